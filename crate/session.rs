@@ -1,0 +1,1 @@
+//! One photo, many questions: what is kept, what is computed again.

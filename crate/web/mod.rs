@@ -1,0 +1,1 @@
+//! The browser's front: the only wasm-bindgen, typed, thin, no model knowledge.
