@@ -120,7 +120,14 @@ impl Plan {
     /// An empty plan for `device`; `tapped` plans copy what [`Plan::tap`] names.
     #[must_use]
     pub fn new(device: &Device, tapped: bool) -> Self {
-        Self { device: device.clone(), values: Vec::new(), steps: Vec::new(), taps: Vec::new(), tapped, label: String::new() }
+        Self {
+            device: device.clone(),
+            values: Vec::new(),
+            steps: Vec::new(),
+            taps: Vec::new(),
+            tapped,
+            label: String::new(),
+        }
     }
 
     /// The device it is for.
@@ -209,7 +216,12 @@ impl Plan {
 
     /// Records an operation.
     pub fn push(&mut self, op: impl Op + 'static, reads: &[Value], writes: &[Value]) {
-        self.steps.push(Step { op: Box::new(op), reads: reads.to_vec(), writes: writes.to_vec(), label: self.label.clone() });
+        self.steps.push(Step {
+            op: Box::new(op),
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+            label: self.label.clone(),
+        });
     }
 
     /// Copies a value for whoever compares stages; nothing at all where the plan is not tapped.
