@@ -44,6 +44,9 @@ impl Program {
 
 use super::ops;
 impl Lower<'_> {
+    pub(crate) fn class_row(&mut self, _op: &ops::rows::ClassRow) -> Result<()> {
+        Err(none())
+    }
     pub(crate) fn copy(&mut self, _op: &ops::copy::Copy) -> Result<()> {
         Err(none())
     }

@@ -27,14 +27,14 @@ pub use attention::{Cache, Columns, attention, cached_attention};
 pub use boxes::{first_reference, refine, score_fusion, sine_reference};
 pub use conv::{conv_transpose2x2, conv2d};
 pub use deformable::{Deformable, Weights, deformable};
-pub use embed::embed;
+pub use embed::{Tables, embed};
 pub use gate_up::gate_up;
 pub use linear::{Linear, linear};
 pub use maps::{exchange, merge_cells, with_coordinates};
-pub use norm::{group_norm_relu, layer_norm, rms_norm};
-pub use qkv::qkv;
+pub use norm::{group_norm_relu, layer_norm, layer_norm_act, relu_layer_norm, rms_norm};
+pub use qkv::{Projection, qkv};
 pub use roi_align::roi_align;
-pub use rows::{add, average, gather_rows, last_row, mask_rows, rows_to_columns};
+pub use rows::{add, average, gather_rows, last_row, mask_rows, rows_to_columns, with_class_row};
 pub use top_k::top_k;
 
 use super::plan::{Plan, Value};

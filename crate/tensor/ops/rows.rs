@@ -201,3 +201,38 @@ impl Op for RowsToColumns {
         lower.rows_to_columns(self)
     }
 }
+
+#[derive(Debug)]
+pub(crate) struct ClassRow {
+    pub(crate) x: Value,
+    pub(crate) table: Value,
+    pub(crate) y: Value,
+}
+
+/// `x [n, c]` below one empty row, plus `table [1 + n, c]`: patches get their positions, the class token (already added
+/// into the table's first row) comes first.
+pub fn with_class_row(p: &mut Plan, x: Value, table: Value) -> Result<Value> {
+    want(p, table, &[p.rows(x) + 1, p.cols(x)], "the position table")?;
+    let y = p.temp(&p.shape(table).to_vec());
+    p.push(ClassRow { x, table, y }, &[x, table], &[y]);
+    Ok(y)
+}
+
+impl Op for ClassRow {
+    fn name(&self) -> &'static str {
+        "class_row"
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let x = io.f32(self.x)?;
+        let mut y = io.f32_mut(self.y)?;
+        y.copy_from_slice(&io.f32(self.table)?);
+        let c = y.len() - x.len();
+        y[c..].iter_mut().zip(x.iter()).for_each(|(y, x)| *y += x);
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.class_row(self)
+    }
+}
