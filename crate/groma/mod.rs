@@ -4,8 +4,11 @@
 //! stage after it.
 
 pub mod config;
+#[cfg(test)]
+mod golden;
 pub mod grounding;
 pub mod preprocess;
 pub mod prompt;
+pub mod sample;
 pub mod select;
 pub mod tokens;
