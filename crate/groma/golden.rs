@@ -65,7 +65,8 @@ impl Golden {
 
     /// The part of a whole tensor that the manifest stores under `name`.
     pub(crate) fn take_slice<T: Copy>(&self, name: &str, data: &[T], shape: &[usize]) -> Vec<T> {
-        let slice: Option<Vec<[usize; 3]>> = serde_json::from_value(self.manifest["tensors"][name]["slice"].clone()).expect("a slice");
+        let slice: Option<Vec<[usize; 3]>> =
+            serde_json::from_value(self.manifest["tensors"][name]["slice"].clone()).expect("a slice");
         let axes = slice.unwrap_or_else(|| shape.iter().map(|n| [0, *n, 1]).collect());
         let mut at = vec![0];
         for (axis, n) in axes.iter().zip(shape) {

@@ -26,8 +26,22 @@ pub enum Piece {
 
 /// Special tokens that say nothing in an answer, whichever tokenizer they come from.
 const NOT_TEXT: [&str; 16] = [
-    "[PAD]", "<s>", "</s>", "<unk>", "<sep>", "<img>", "</img>", "<image>", "<region>", "<refer_box>", "<ground_box>",
-    "<refer_feat>", "[grounding]", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+    "[PAD]",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<sep>",
+    "<img>",
+    "</img>",
+    "<image>",
+    "<region>",
+    "<refer_box>",
+    "<ground_box>",
+    "<refer_feat>",
+    "[grounding]",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
 ];
 
 impl Piece {

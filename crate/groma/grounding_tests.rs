@@ -124,8 +124,30 @@ fn grammar_equals_the_goldens() {
 #[test]
 fn any_stream_of_tokens_parses_as_specified() {
     const WORDS: [&str; 24] = [
-        "<p>", "</p>", "<roi>", "</roi>", "<r0>", "<r1>", "<r4>", "<r5>", "<r99>", "[PAD]", "</s>", "<image>", "[grounding]",
-        "a", " dog", " ", "", "\n", ".", "\u{1f}", "é", " x ", "<", "<p>",
+        "<p>",
+        "</p>",
+        "<roi>",
+        "</roi>",
+        "<r0>",
+        "<r1>",
+        "<r4>",
+        "<r5>",
+        "<r99>",
+        "[PAD]",
+        "</s>",
+        "<image>",
+        "[grounding]",
+        "a",
+        " dog",
+        " ",
+        "",
+        "\n",
+        ".",
+        "\u{1f}",
+        "é",
+        " x ",
+        "<",
+        "<p>",
     ];
     let mut state = 7_u64;
     let mut next = |n: usize| {
@@ -146,13 +168,34 @@ fn events_stream_as_the_tokens_come() {
         log.push(parser.push(piece(t)));
     }
     log.push(parser.finish());
-    let short = |e: &Event| format!("{}{}{:?} {:?}{}", e.index, if e.kind == Kind::Text { 't' } else { 'p' }, e.delta, e.regions, if e.closed { " closed" } else { "" });
+    let short = |e: &Event| {
+        format!(
+            "{}{}{:?} {:?}{}",
+            e.index,
+            if e.kind == Kind::Text { 't' } else { 'p' },
+            e.delta,
+            e.regions,
+            if e.closed { " closed" } else { "" }
+        )
+    };
     let log: Vec<String> = log.iter().map(|events| events.iter().map(short).collect::<Vec<_>>().join("; ")).collect();
     assert_eq!(
         log,
         [
-            "0t\"Two\" []", "0t\" dogs\" []", "", "0t\"\" [] closed", "1p\"a\" []", "1p\" dog\" []", "", "", "1p\"\" [3]", "",
-            "1p\"\" [3, 7]", "1p\"\" [3, 7] closed", "2t\".\" []", "2t\"\" [] closed",
+            "0t\"Two\" []",
+            "0t\" dogs\" []",
+            "",
+            "0t\"\" [] closed",
+            "1p\"a\" []",
+            "1p\" dog\" []",
+            "",
+            "",
+            "1p\"\" [3]",
+            "",
+            "1p\"\" [3, 7]",
+            "1p\"\" [3, 7] closed",
+            "2t\".\" []",
+            "2t\"\" [] closed",
         ]
     );
     assert_eq!(join(parser.segments()), "Two dogs a dog.");

@@ -45,7 +45,8 @@ impl Rgb {
     pub fn from_rgba(width: usize, height: usize, rgba: &[u8]) -> Result<Self> {
         let (pixels, rest) = rgba.as_chunks::<4>();
         if !rest.is_empty() {
-            return Err(Error::new(Code::ImageUnreadable, "the pixels are no RGBA").expected("four numbers a pixel", rgba.len()));
+            return Err(Error::new(Code::ImageUnreadable, "the pixels are no RGBA")
+                .expected("four numbers a pixel", rgba.len()));
         }
         Self::new(width, height, pixels.iter().flat_map(|p| [p[0], p[1], p[2]]).collect())
     }
@@ -57,8 +58,14 @@ impl Rgb {
 pub fn decode(bytes: &[u8]) -> Result<Rgb> {
     let format = match image::guess_format(bytes) {
         Ok(f @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => f,
-        Ok(other) => return Err(unreadable("the format of the picture is not supported").expected("PNG, JPEG or WebP", format!("{other:?}"))),
-        Err(_) => return Err(unreadable("this is no picture").expected("PNG, JPEG or WebP", format!("{} bytes of something else", bytes.len()))),
+        Ok(other) => {
+            return Err(unreadable("the format of the picture is not supported")
+                .expected("PNG, JPEG or WebP", format!("{other:?}")));
+        }
+        Err(_) => {
+            return Err(unreadable("this is no picture")
+                .expected("PNG, JPEG or WebP", format!("{} bytes of something else", bytes.len())));
+        }
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -83,7 +90,9 @@ fn to_rgb8(picture: DynamicImage) -> Vec<u8> {
     let high = |v: &u16| (v >> 8) as u8;
     match picture {
         DynamicImage::ImageRgb16(p) => p.as_raw().iter().map(high).collect(),
-        DynamicImage::ImageRgba16(p) => p.pixels().flat_map(|p| [high(&p.0[0]), high(&p.0[1]), high(&p.0[2])]).collect(),
+        DynamicImage::ImageRgba16(p) => {
+            p.pixels().flat_map(|p| [high(&p.0[0]), high(&p.0[1]), high(&p.0[2])]).collect()
+        }
         DynamicImage::ImageLuma16(p) => p.pixels().flat_map(|p| [high(&p.0[0]); 3]).collect(),
         DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high(&p.0[0]); 3]).collect(),
         other => other.into_rgb8().into_raw(),
@@ -244,7 +253,10 @@ mod tests {
             for (image, file) in g.book()["images"].as_object().unwrap() {
                 let small = resize_bicubic(&decode(&g.file(file.as_str().unwrap())).unwrap(), size);
                 let name = format!("{image}/pre.resized");
-                assert!(g.take_slice(&name, &small.data, &[size, size, 3]) == g.expected(&name).u8(), "{folder}/{name}");
+                assert!(
+                    g.take_slice(&name, &small.data, &[size, size, 3]) == g.expected(&name).u8(),
+                    "{folder}/{name}"
+                );
                 let name = format!("{image}/pre.pixels");
                 let got = g.take_slice(&name, &normalise(&small), &[3, size, size]);
                 g.expected(&name).assert_close(&got, 2e-6, &name);
@@ -269,7 +281,11 @@ mod tests {
         assert_eq!(png(&grey, Colour::L8).data, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]);
         let wide: Vec<u8> = PIXELS.iter().flat_map(|v| (u16::from(*v) * 256 + 255).to_ne_bytes()).collect();
         assert_eq!(png(&wide, Colour::Rgb16).data, PIXELS);
-        let wide: Vec<u8> = PIXELS.chunks(3).flat_map(|p| [p[0], p[1], p[2], 7]).flat_map(|v| (u16::from(v) * 256).to_ne_bytes()).collect();
+        let wide: Vec<u8> = PIXELS
+            .chunks(3)
+            .flat_map(|p| [p[0], p[1], p[2], 7])
+            .flat_map(|v| (u16::from(v) * 256).to_ne_bytes())
+            .collect();
         assert_eq!(png(&wide, Colour::Rgba16).data, PIXELS);
         let mut out = Vec::new();
         WebPEncoder::new_lossless(&mut out).write_image(&PIXELS, 3, 2, Colour::Rgb8).unwrap();
@@ -284,7 +300,11 @@ mod tests {
         JpegEncoder::new_with_quality(&mut plain, 100).write_image(&data, 32, 16, Colour::Rgb8).unwrap();
         let exif = |orientation: u8| {
             let mut out = plain[..2].to_vec();
-            let tiff = [b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(), &[orientation, 0, 0, 0, 0, 0, 0]].concat();
+            let tiff = [
+                b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(),
+                &[orientation, 0, 0, 0, 0, 0, 0],
+            ]
+            .concat();
             out.write_all(&[0xff, 0xe1, 0, (tiff.len() + 2) as u8]).unwrap();
             out.extend(&tiff);
             out.extend(&plain[2..]);
@@ -296,14 +316,20 @@ mod tests {
         assert_eq!((turned.width, turned.height), (16, 32));
         assert!(turned.data[0] < 10 && turned.data[turned.data.len() - 1] > 245, "black is on top after the turn");
         let turned = exif(8);
-        assert!(turned.data[0] > 245 && turned.data[turned.data.len() - 1] < 10, "white is on top after the other turn");
+        assert!(
+            turned.data[0] > 245 && turned.data[turned.data.len() - 1] < 10,
+            "white is on top after the other turn"
+        );
     }
 
     #[test]
     fn what_is_no_picture_is_an_error() {
         for (bytes, says) in [
             (b"".as_slice(), "this is no picture: expected PNG, JPEG or WebP, got 0 bytes of something else"),
-            (b"GIF89a\x01\0\x01\0".as_slice(), "the format of the picture is not supported: expected PNG, JPEG or WebP, got Gif"),
+            (
+                b"GIF89a\x01\0\x01\0".as_slice(),
+                "the format of the picture is not supported: expected PNG, JPEG or WebP, got Gif",
+            ),
         ] {
             let e = decode(bytes).unwrap_err();
             assert_eq!((e.code, e.to_string().as_str()), (Code::ImageUnreadable, says));
@@ -323,6 +349,8 @@ mod tests {
     }
 
     fn crc32(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(u32::MAX, |crc, b| (0..8).fold(crc ^ u32::from(*b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())))
+        !bytes.iter().fold(u32::MAX, |crc, b| {
+            (0..8).fold(crc ^ u32::from(*b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
+        })
     }
 }

@@ -154,7 +154,11 @@ fn around(before: &str, typed: &str, after: &str) -> Turn {
 /// What is in a box, in a few words or in detail.
 #[must_use]
 pub fn caption(long: bool) -> Turn {
-    let text = if long { format!("Please describe {REFERENCE} in details.") } else { format!("Please briefly describe {REFERENCE}.") };
+    let text = if long {
+        format!("Please describe {REFERENCE} in details.")
+    } else {
+        format!("Please briefly describe {REFERENCE}.")
+    };
     Turn { parts: vec![Part::template(text)], boxes: vec![0] }
 }
 
@@ -227,7 +231,11 @@ pub fn expand(ids: &[u32], num_image: usize, num_regions: usize, matches: &[usiz
             let e = Error::new(Code::Usage, format!("{name} has no box"));
             e.expected(format!("at most {} of them", matches.len()), n + 1)
         })?;
-        if *given < num_regions { Ok(*given) } else { Err(Error::internal("a box is matched to a region that was not kept")) }
+        if *given < num_regions {
+            Ok(*given)
+        } else {
+            Err(Error::internal("a box is matched to a region that was not kept"))
+        }
     };
     let mut out = Expanded { ids: Vec::new(), rows: Vec::new() };
     let mut put = |id: u32, row: Row| {
@@ -262,7 +270,9 @@ fn check_places(ids: &[u32], sp: &Special) -> Result<()> {
     let count = |id: u32| ids.iter().filter(|&&t| t == id).count();
     for (id, name) in [(sp.image, "<image>"), (sp.region, "<region>")] {
         if count(id) != 1 {
-            return Err(Error::new(Code::Usage, format!("the prompt has a wrong number of {name}")).expected(1, count(id)));
+            return Err(
+                Error::new(Code::Usage, format!("the prompt has a wrong number of {name}")).expected(1, count(id))
+            );
         }
     }
     let place = |id: u32| ids.iter().position(|&t| t == id);

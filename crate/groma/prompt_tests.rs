@@ -33,7 +33,10 @@ fn prompts_and_ids_equal_the_goldens() {
             assert_eq!(got.ids, expanded_ids, "{folder}/{id}");
             assert_eq!(got.rows.len(), got.ids.len());
             let rows = |f: fn(&Row) -> Option<u32>| got.rows.iter().filter_map(f).collect::<Vec<_>>();
-            assert_eq!(rows(|r| if let Row::Image(i) = r { Some(*i) } else { None }), (0..num_image as u32).collect::<Vec<_>>());
+            assert_eq!(
+                rows(|r| if let Row::Image(i) = r { Some(*i) } else { None }),
+                (0..num_image as u32).collect::<Vec<_>>()
+            );
             let want: Vec<u32> = (0..regions as u32).chain(matches.iter().map(|m| *m as u32)).collect();
             assert_eq!(rows(|r| if let Row::Region(j) = r { Some(*j) } else { None }), want, "{folder}/{id}");
         }

@@ -238,18 +238,21 @@ mod tests {
             let g = Golden::open(folder);
             for case in g.cases() {
                 let (id, image) = (case["id"].as_str().unwrap(), case["image"].as_str().unwrap());
-                let (boxes, scores) = (g.expected(&format!("{image}/det.boxes")), g.expected(&format!("{image}/det.scores")));
+                let (boxes, scores) =
+                    (g.expected(&format!("{image}/det.boxes")), g.expected(&format!("{image}/det.scores")));
                 if boxes.sliced || scores.sliced {
                     continue;
                 }
-                let number = |key: &str, default: f64| case[key].as_f64().or(g.config[key].as_f64()).unwrap_or(default) as f32;
+                let number =
+                    |key: &str, default: f64| case[key].as_f64().or(g.config[key].as_f64()).unwrap_or(default) as f32;
                 let rules = Rules {
                     nms: number("nms_thres", 0.6),
                     score: number("box_score_thres", 0.15),
                     max: g.config["max_region_num"].as_u64().unwrap_or(100) as usize,
                     shuffle_seed: case["shuffle_seed"].as_u64(),
                 };
-                let user: Vec<[f32; 4]> = case.get("refer_boxes").map_or(Vec::new(), |b| serde_json::from_value(b.clone()).unwrap());
+                let user: Vec<[f32; 4]> =
+                    case.get("refer_boxes").map_or(Vec::new(), |b| serde_json::from_value(b.clone()).unwrap());
                 let got = select(boxes.f32().as_chunks().0, &scores.f32(), &user, &rules).unwrap();
                 let want: Vec<usize> = serde_json::from_value(case["expect"]["region_index"].clone()).unwrap();
                 assert_eq!(got.index, want, "{folder}/{id}");

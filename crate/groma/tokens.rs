@@ -104,7 +104,8 @@ impl Tokens {
         value["truncation"] = Value::Null;
         let plain = Tokenizer::from_str(&value.to_string()).map_err(|e| invalid(e.to_string()))?;
         let by_id = added.iter().enumerate().map(|(i, a)| (a.id, i)).collect();
-        let by_content: HashMap<String, usize> = added.iter().enumerate().map(|(i, a)| (a.content.clone(), i)).collect();
+        let by_content: HashMap<String, usize> =
+            added.iter().enumerate().map(|(i, a)| (a.content.clone(), i)).collect();
         let id = |name: String| by_content.get(&name).map(|i| added[*i].id);
         let index = (0..).map_while(|i| id(format!("<r{i}>"))).collect();
         let mut tokens = Self { plain, by_id, by_content, index, prefix: Vec::new(), added };
@@ -177,7 +178,8 @@ impl Tokens {
                 // letter they can't.
                 Some(&special) if self.added[special].content.chars().nth(1).is_some() => {
                     for letter in self.added[special].content.chars() {
-                        let spelled = self.plain.get_model().tokenize(letter.encode_utf8(&mut [0; 4])).map_err(failed)?;
+                        let spelled =
+                            self.plain.get_model().tokenize(letter.encode_utf8(&mut [0; 4])).map_err(failed)?;
                         ids.extend(spelled.iter().map(|t| t.id));
                     }
                 }

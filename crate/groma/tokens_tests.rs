@@ -25,10 +25,39 @@ impl Random {
     }
 }
 
-const MARKS: [&str; 12] =
-    ["<p>", "</p>", "<roi>", "</roi>", "<r0>", "<r12>", "<image>", "[grounding]", "</s>", "<s>", "<|im_end|>", "<refer_feat>"];
+const MARKS: [&str; 12] = [
+    "<p>",
+    "</p>",
+    "<roi>",
+    "</roi>",
+    "<r0>",
+    "<r12>",
+    "<image>",
+    "[grounding]",
+    "</s>",
+    "<s>",
+    "<|im_end|>",
+    "<refer_feat>",
+];
 const PLAIN: [&str; 18] = [
-    "a", " dog", "the", " ", "  ", "\n", "\t", "2024", "é", "日本", "👍🏽", ".", "don't", "<", ">", "ASSISTANT:", "roi", "\u{a0}",
+    "a",
+    " dog",
+    "the",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "2024",
+    "é",
+    "日本",
+    "👍🏽",
+    ".",
+    "don't",
+    "<",
+    ">",
+    "ASSISTANT:",
+    "roi",
+    "\u{a0}",
 ];
 
 #[test]
@@ -65,7 +94,9 @@ fn ids_are_those_of_the_joined_text_where_nobody_types_a_token() {
                 .collect();
             let joined: String = parts.iter().map(Part::text).collect();
             let count = |text: &str| t.added.iter().map(|a| text.matches(&a.content).count()).sum::<usize>();
-            if count(&joined) != parts.iter().filter(|p| matches!(p, Part::Template(_))).map(|p| count(p.text())).sum::<usize>() {
+            if count(&joined)
+                != parts.iter().filter(|p| matches!(p, Part::Template(_))).map(|p| count(p.text())).sum::<usize>()
+            {
                 continue; // a `<` and a `roi>` met at a border
             }
             let want = whole.encode(joined.as_str(), true).unwrap();
@@ -82,7 +113,8 @@ fn what_a_person_types_is_only_text() {
         for _ in 0..2000 {
             let mixed = [MARKS.as_slice(), PLAIN.as_slice()].concat();
             let (a, b) = (random.words(&mixed), random.words(&mixed));
-            let parts = [Part::template("Locate <p>"), Part::typed(a.clone()), Part::template("</p> in"), Part::typed(b)];
+            let parts =
+                [Part::template("Locate <p>"), Part::typed(a.clone()), Part::template("</p> in"), Part::typed(b)];
             let ids = t.encode_template(&parts).unwrap();
             let marks: Vec<u32> = ids[t.prefix.len()..].iter().copied().filter(|id| t.by_id.contains_key(id)).collect();
             assert_eq!(marks, [t.special("<p>").unwrap(), t.special("</p>").unwrap()], "{folder}: {parts:?}");
