@@ -2,33 +2,10 @@
 //!
 //! The wordings are upstream's; a model answers best to the words it was trained on.
 
+pub use super::config::Template;
 use super::select::{corners, most_overlapping};
 use super::tokens::{Part, Tokens};
 use crate::error::{Code, Error, Result};
-
-/// How a conversation is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Template {
-    /// `USER: … ASSISTANT: …</s>`: what upstream uses.
-    #[default]
-    Vicuna,
-    /// `<|im_start|>user\n…<|im_end|>\n`.
-    ChatMl,
-}
-
-impl Template {
-    /// By the name that `chat_template` in `config.json` has.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "vicuna" => Ok(Template::Vicuna),
-            "chatml" => Ok(Template::ChatMl),
-            other => {
-                let e = Error::new(Code::PackInvalid, "the template of the conversation is unknown");
-                Err(e.expected("vicuna or chatml", other).at("chat_template"))
-            }
-        }
-    }
-}
 
 const SYSTEM_VICUNA: &str = "A chat between a curious user and an artificial intelligence assistant. \
     The assistant gives helpful, detailed, and polite answers to the user's questions.";
