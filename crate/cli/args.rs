@@ -29,7 +29,7 @@ an empty or too long question), 3 no model, 4 no device, 130 interrupted.";
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "groma", version, about = ABOUT, after_help = AFTER, styles = STYLES, max_term_width = 100)]
-#[command(arg_required_else_help = true, disable_help_subcommand = false)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -286,9 +286,6 @@ pub struct Verify {
     /// Where it runs
     #[arg(short, long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Print only what fails, and the summary
-    #[arg(short, long)]
-    pub quiet: bool,
 }
 
 /// `groma bench`
@@ -309,12 +306,6 @@ pub struct Bench {
     /// Side of the picture, in pixels (default: the model's own)
     #[arg(long, value_name = "PIXELS", value_parser = positive)]
     pub side: Option<usize>,
-    /// Instead of a model: random weights of the shape that a config.json says
-    #[arg(long, value_name = "CONFIG")]
-    pub random: Option<PathBuf>,
-    /// The type of the random weights
-    #[arg(long, value_name = "TYPE", requires = "random")]
-    pub quant: Option<String>,
 }
 
 /// `groma info`
