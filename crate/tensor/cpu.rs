@@ -214,7 +214,14 @@ pub(super) async fn run(plan: &Plan, numerics: Numerics, ctx: &Run<'_>) -> Resul
 }
 
 /// `x [t, k] · w[first..first + count, :]ᵀ` into a fresh `[t, count]` vector.
-pub(crate) fn product(x: &[f32], t: usize, w: &Tensor, first: usize, count: usize, numerics: Numerics) -> Result<Vec<f32>> {
+pub(crate) fn product(
+    x: &[f32],
+    t: usize,
+    w: &Tensor,
+    first: usize,
+    count: usize,
+    numerics: Numerics,
+) -> Result<Vec<f32>> {
     let k = w.cols();
     if numerics == Numerics::Fast && first == 0 && count == w.rows() {
         if let Some(y) = quantised_product(x, t, w)? {

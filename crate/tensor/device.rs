@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::{blocks::{self, DType}, cpu::CpuData, gpu};
+use super::{
+    blocks::{self, DType},
+    cpu::CpuData,
+    gpu,
+};
 use crate::error::{Code, Error, Result};
 
 /// How the CPU device multiplies quantised matrices.
@@ -169,7 +173,9 @@ impl Device {
     /// Overwrites elements from `first` on. The tensor is f32.
     pub fn write_f32(&self, tensor: &Tensor, first: usize, data: &[f32]) -> Result<()> {
         match (self, tensor.storage()) {
-            (Device::Cpu(_), Storage::Cpu(cell)) => cell.write().expect("no twin panics").f32_mut()?[first..first + data.len()].copy_from_slice(data),
+            (Device::Cpu(_), Storage::Cpu(cell)) => {
+                cell.write().expect("no twin panics").f32_mut()?[first..first + data.len()].copy_from_slice(data)
+            }
             (Device::Gpu(gpu), Storage::Gpu(t)) => gpu.write(t, first * 4, bytemuck::cast_slice(data))?,
             _ => return Err(Error::internal(format!("{} lives on another device", tensor.label()))),
         }
@@ -179,7 +185,9 @@ impl Device {
     /// Overwrites elements from `first` on. The tensor is u32.
     pub fn write_u32(&self, tensor: &Tensor, first: usize, data: &[u32]) -> Result<()> {
         match (self, tensor.storage()) {
-            (Device::Cpu(_), Storage::Cpu(cell)) => cell.write().expect("no twin panics").u32_mut()?[first..first + data.len()].copy_from_slice(data),
+            (Device::Cpu(_), Storage::Cpu(cell)) => {
+                cell.write().expect("no twin panics").u32_mut()?[first..first + data.len()].copy_from_slice(data)
+            }
             (Device::Gpu(gpu), Storage::Gpu(t)) => gpu.write(t, first * 4, bytemuck::cast_slice(data))?,
             _ => return Err(Error::internal(format!("{} lives on another device", tensor.label()))),
         }

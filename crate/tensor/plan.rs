@@ -4,6 +4,7 @@
 //! Values are temporaries of the plan or *resident* tensors that outlive it (inputs, caches, outputs).
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -113,6 +114,7 @@ pub struct Plan {
     steps: Vec<Step>,
     taps: Vec<Tap>,
     tapped: bool,
+    given: HashMap<String, Tensor>,
     label: String,
 }
 
@@ -120,7 +122,28 @@ impl Plan {
     /// An empty plan for `device`; `tapped` plans copy what [`Plan::tap`] names.
     #[must_use]
     pub fn new(device: &Device, tapped: bool) -> Self {
-        Self { device: device.clone(), values: Vec::new(), steps: Vec::new(), taps: Vec::new(), tapped, label: String::new() }
+        Self {
+            device: device.clone(),
+            values: Vec::new(),
+            steps: Vec::new(),
+            taps: Vec::new(),
+            tapped,
+            given: HashMap::new(),
+            label: String::new(),
+        }
+    }
+
+    /// Values that whoever compares stages gives instead of what the stages compute.
+    #[must_use]
+    pub fn with_given(mut self, given: HashMap<String, Tensor>) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// The value given for a stage tensor, if any; stages ask where a near tie would change all that follows.
+    pub fn given(&mut self, name: &str) -> Option<Value> {
+        let tensor = self.given.get(name)?.clone();
+        Some(self.resident(&tensor))
     }
 
     /// The device it is for.
@@ -209,7 +232,12 @@ impl Plan {
 
     /// Records an operation.
     pub fn push(&mut self, op: impl Op + 'static, reads: &[Value], writes: &[Value]) {
-        self.steps.push(Step { op: Box::new(op), reads: reads.to_vec(), writes: writes.to_vec(), label: self.label.clone() });
+        self.steps.push(Step {
+            op: Box::new(op),
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+            label: self.label.clone(),
+        });
     }
 
     /// Copies a value for whoever compares stages; nothing at all where the plan is not tapped.
