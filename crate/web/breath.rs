@@ -5,7 +5,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::MessageChannel;
 
-use crate::tensor::Breath;
+use crate::tensor::plan::Breath;
 
 /// One turn of the event loop. A message to oneself: a timer would wait four milliseconds, a resolved promise not at
 /// all.

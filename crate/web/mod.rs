@@ -19,7 +19,8 @@ use crate::error::{Code, Error};
 use crate::groma::grounding::Event;
 use crate::groma::preprocess::{self, Rgb};
 use crate::session;
-use crate::tensor::{Cancel, Device, Numerics, Run};
+use crate::tensor::plan::{Cancel, Run};
+use crate::tensor::{Device, Numerics};
 
 /// Tells `report` what a panic said before the module traps. To be called once, first.
 #[wasm_bindgen(js_name = onPanic)]

@@ -8,9 +8,7 @@ use wasm_bindgen::prelude::*;
 
 use super::error::caught;
 use crate::error::{At, Code, Error, Result};
-use crate::pack::index::Index;
-use crate::pack::manifest::Manifest;
-use crate::pack::{Source, TensorInfo};
+use crate::pack::{Index, Manifest, Source, TensorInfo};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"

@@ -172,11 +172,11 @@ export class GromaChat extends LitElement {
     const chosen = session?.chosen;
     return html`
       <div class=${`shell${chosen ? " has-photo" : ""}`}>
+        <div class="bar"><slot name="toolbar"></slot></div>
         <section class="stage" aria-label="Photo">
           ${chosen ? this.#renderPhoto() : this.#renderInvitation()}
         </section>
         <section class="talk" aria-label="Conversation">
-          <slot name="toolbar"></slot>
           <div
             class="log"
             role="log"
@@ -281,7 +281,7 @@ export class GromaChat extends LitElement {
           this.readonly
             ? nothing
             : html`<button type="button" class="quiet" @click=${() => this.picker?.click()}>
-                Another photo
+                New photo
               </button>`
         }
       </div>

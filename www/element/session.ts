@@ -12,18 +12,27 @@ import {
   type DeviceChoice,
   type DeviceWish,
   type LoadProgress,
+  type OpenOptions,
   type Photo,
   type Region,
   type Segment,
   type Task,
 } from "../engine/index.js";
 
+/** The part of a photo that the element uses. */
+export type OpenPhoto = Pick<Photo, "width" | "height" | "regions" | "run" | "reset" | "close">;
+
+/** The part of the engine that the element uses. */
+export interface OpenModel extends Pick<Groma, "info" | "destroy"> {
+  open(photo: Blob, options: OpenOptions): Promise<OpenPhoto>;
+}
+
 /** The model as the page shows it. */
 export type ModelState =
   | { readonly state: "unknown" }
   | { readonly state: "offered"; readonly name: string; readonly bytes: number; readonly missing: number }
   | { readonly state: "loading"; readonly progress?: LoadProgress }
-  | { readonly state: "ready"; readonly groma: Groma }
+  | { readonly state: "ready"; readonly groma: OpenModel }
   | { readonly state: "failed"; readonly error: GromaError };
 
 /** A photo that was chosen; `photo` is there once it was looked at. */
@@ -32,7 +41,7 @@ export interface Chosen {
   readonly url: string;
   readonly name: string;
   readonly looking?: { readonly done: number; readonly total: number };
-  readonly photo?: Photo;
+  readonly photo?: OpenPhoto;
   readonly error?: GromaError;
 }
 
@@ -52,7 +61,7 @@ export interface Turn {
 export interface Listener {
   changed(): void;
   progress?(progress: LoadProgress): void;
-  ready?(groma: Groma): void;
+  ready?(groma: OpenModel): void;
   regions?(regions: readonly Region[]): void;
   segment?(turn: Turn, segment: Segment): void;
   answered?(turn: Turn): void;
@@ -69,7 +78,7 @@ export interface Settings {
 
 /** Makes engines; tests put something else in its place. */
 export interface Maker {
-  create(options: CreateOptions): Promise<Groma>;
+  create(options: CreateOptions): Promise<OpenModel>;
   size(options: { model: string }): Promise<{ name: string; bytes: number; missing: number }>;
   choose(wish: DeviceWish): Promise<DeviceChoice>;
 }

@@ -51,7 +51,7 @@ export const base = css`
   .shell {
     position: relative;
     display: grid;
-    grid-template: minmax(0, 1fr) / minmax(0, 1.55fr) minmax(22rem, 1fr);
+    grid-template: "stage bar" auto "stage talk" minmax(0, 1fr) / minmax(0, 1.55fr) minmax(22rem, 1fr);
     height: 100%;
   }
 
@@ -63,6 +63,19 @@ export const base = css`
     min-height: 0;
   }
 
+  .stage {
+    grid-area: stage;
+  }
+
+  .bar {
+    grid-area: bar;
+  }
+
+  .talk {
+    grid-area: talk;
+  }
+
+  .bar,
   .talk {
     background: var(--surface);
     border-inline-start: 1px solid var(--line);
@@ -162,7 +175,10 @@ export const base = css`
 
   @container groma (max-width: 46rem) {
     .shell {
-      grid-template: auto minmax(0, 1fr) / minmax(0, 1fr);
+      grid-template: "bar" auto "stage" auto "talk" minmax(0, 1fr) / minmax(0, 1fr);
+    }
+    .bar {
+      border-inline-start: 0;
     }
     .has-photo .stage {
       height: 44cqh;

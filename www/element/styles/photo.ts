@@ -82,7 +82,6 @@ export const photo = css`
 
   /* Light inside, dark outside: seen on every photo. */
   .box {
-    --c: rgb(255 255 255 / 0.85);
     border: 1.5px solid var(--c);
     box-shadow: 0 0 0 1px rgb(0 0 0 / 0.35);
     cursor: pointer;
@@ -208,7 +207,7 @@ export const photo = css`
 
   .status {
     flex: 1;
-    min-width: 9rem;
+    min-width: 5rem;
     font-variant-numeric: tabular-nums;
   }
 

@@ -210,7 +210,6 @@ export const talk = css`
   progress::-webkit-progress-value {
     border-radius: 1rem;
     background: var(--accent);
-    transition: inline-size 0.2s;
   }
 
   progress::-moz-progress-bar {
@@ -221,12 +220,12 @@ export const talk = css`
   .tasks {
     display: flex;
     flex-wrap: wrap;
-    gap: 0.25rem;
+    gap: 0.15rem;
   }
 
   .task {
     min-height: 1.9rem;
-    padding: 0.1rem 0.7rem;
+    padding: 0.1rem 0.6rem;
     border-color: transparent;
     border-radius: 1rem;
     background: transparent;
