@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::prompt::Template;
 use crate::error::{Code, Error, Result};
 
 /// The whole model's configuration, defaults filled in.
@@ -36,16 +37,6 @@ pub struct Config {
     pub llm: Llm,
     /// The region encoder.
     pub region: RegionEncoder,
-}
-
-/// Prompt form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Template {
-    /// Vicuna v1.1.
-    Vicuna,
-    /// `<|im_start|>role … <|im_end|>`.
-    ChatMl,
 }
 
 /// DINOv2.
@@ -258,7 +249,7 @@ struct Top {
     num_new_token: usize,
     image_size: usize,
     image_token_merge: usize,
-    chat_template: Template,
+    chat_template: String,
     lora_alpha: Option<f64>,
     perceiver_cfg: Perceiver,
     llm_cfg: Llm,
@@ -288,7 +279,7 @@ impl Default for Top {
             num_new_token: 0,
             image_size: 448,
             image_token_merge: 2,
-            chat_template: Template::Vicuna,
+            chat_template: "vicuna".to_owned(),
             lora_alpha: None,
             perceiver_cfg: Perceiver::default(),
             llm_cfg: Llm::default(),
@@ -316,7 +307,7 @@ impl Config {
             num_new_token: top.num_new_token,
             image_size: top.image_size,
             image_token_merge: top.image_token_merge,
-            chat_template: top.chat_template,
+            chat_template: Template::from_name(&top.chat_template).map_err(|e| e.at("config.json"))?,
             lora_alpha: top.lora_alpha,
             vis_output_layer: top.perceiver_cfg.vis_output_layer,
             vision: top.perceiver_cfg.vis_encoder_cfg,

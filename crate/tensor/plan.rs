@@ -290,6 +290,14 @@ impl Compiled {
         }
     }
 
+    /// Runs it several times in a row (decode steps advance their own state).
+    pub async fn run_times(&self, times: usize, ctx: &Run<'_>) -> Result<()> {
+        for _ in 0..times {
+            self.run(ctx).await?;
+        }
+        Ok(())
+    }
+
     /// The recorded plan.
     #[must_use]
     pub fn plan(&self) -> &Plan {
