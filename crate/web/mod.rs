@@ -142,14 +142,15 @@ impl Photo {
     /// Answers a `TaskRequest`; `on_segment` gets every `Segment` as it grows. Gives an `AnswerResult`.
     pub async fn ask(&mut self, request: types::JsRequest, on_segment: Function, stop: &Stop) -> Result<types::JsAnswer, Thrown> {
         let request = types::request(request).map_err(thrown)?;
-        let known = self.0.regions();
+        let run = run(stop, &None);
+        let known = self.0.regions_for(&request.task, &run).await.map_err(thrown)?;
         let mut on = |event: &Event| {
             if let Ok(segment) = types::segment(event, &known) {
                 // A listener that throws must not end the answer.
                 drop(on_segment.call1(&JsValue::NULL, &segment));
             }
         };
-        let answer = self.0.ask(&request, &run(stop, &None), &mut on).await.map_err(thrown)?;
+        let answer = self.0.ask(&request, &run, &mut on).await.map_err(thrown)?;
         types::answer(&answer).map_err(thrown)
     }
 

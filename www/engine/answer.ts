@@ -1,7 +1,17 @@
 /** An answer while it is being given: iterate it for its pieces, await `done` for the whole. */
 
 import { GromaError } from "./error.js";
-import type { AnswerResult, Segment } from "./types.js";
+import type { AnswerResult, Segment, Timing } from "./types.js";
+
+const NO_TIME: Timing = {
+  vision_ms: 0,
+  regions_ms: 0,
+  prefill_ms: 0,
+  decode_ms: 0,
+  prompt: 0,
+  reused: 0,
+  prefilled: 0,
+};
 
 /** Produces an answer: reports its pieces, gives the whole. */
 export type Run = (onSegment: (segment: Segment) => void) => Promise<AnswerResult>;
@@ -65,7 +75,7 @@ export class Answer implements AsyncIterable<Segment> {
       regions: [...regions.values()].sort((a, b) => a.id - b.id),
       tokens: [],
       stopped: "aborted",
-      timing: { vision: 0, prefill: 0, decode: 0, tokens: 0 },
+      timing: NO_TIME,
     };
   }
 }

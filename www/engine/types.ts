@@ -30,12 +30,18 @@ export interface Segment {
 /** Why an answer ended. */
 export type Stopped = "end" | "length" | "aborted";
 
-/** Where the time went, in milliseconds. */
+/** Where the time went, in milliseconds; named as the command line names it. */
 export interface Timing {
-  readonly vision: number;
-  readonly prefill: number;
-  readonly decode: number;
-  readonly tokens: number;
+  /** Photo to regions, once a photo. */
+  readonly vision_ms: number;
+  /** Tokens of the regions, where the boxes are other ones than before. */
+  readonly regions_ms: number;
+  readonly prefill_ms: number;
+  readonly decode_ms: number;
+  /** Positions of the prompt, those of them that were kept, those that were computed. */
+  readonly prompt: number;
+  readonly reused: number;
+  readonly prefilled: number;
 }
 
 /** A whole answer. */

@@ -216,7 +216,18 @@ export const photo = css`
       margin: 0.5rem 0.5rem 0;
     }
     .tools {
+      flex-wrap: nowrap;
       padding: 0.35rem 0.5rem;
+    }
+    .status {
+      min-width: 0;
+      overflow: hidden;
+      text-overflow: ellipsis;
+      white-space: nowrap;
+    }
+    .tools .quiet {
+      flex: none;
+      padding-inline: 0.5rem;
     }
   }
 
