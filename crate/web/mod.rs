@@ -172,7 +172,11 @@ fn reporter(progress: Option<Function>) -> Report {
 }
 
 fn run<'a>(stop: &Stop, report: &'a Report) -> Run<'a> {
-    Run { cancel: stop.0.clone(), progress: report.as_deref(), breath: Some(Rc::new(breath::breath)), ..Run::default() }
+    let mut run = Run::default();
+    run.cancel = stop.0.clone();
+    run.progress = report.as_deref();
+    run.breath = Some(Rc::new(breath::breath));
+    run
 }
 
 async fn open_device(device: &str, numerics: &str) -> crate::Result<Device> {

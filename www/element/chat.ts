@@ -12,7 +12,7 @@ import { firstKey, renderPhoto } from "./photo-view.js";
 import { Session, type Maker, type Settings } from "./session.js";
 import { styles } from "./styles/index.js";
 import { renderTranscript, spoken } from "./transcript.js";
-import { TASKS, type TaskName } from "./words.js";
+import { IDEAS, TASKS, type TaskName } from "./words.js";
 
 /**
  * A photo that can be asked about, in the reader's own browser.
@@ -198,6 +198,13 @@ export class GromaChat extends LitElement {
                 : nothing
             }
             ${session?.turns.length === 0 ? this.#renderHint() : nothing}
+            ${
+              session && session.turns.length > 0 && !session.busy && !this.readonly
+                ? html`<button type="button" class="quiet anew" @click=${() => void session.reset()}>
+                    New conversation
+                  </button>`
+                : nothing
+            }
           </div>
           ${this.#renderFoot()}
         </section>
@@ -304,7 +311,7 @@ export class GromaChat extends LitElement {
         ? `Looking at the photo … ${Math.round((done / total) * 100)} %`
         : "Looking at the photo …";
     }
-    if (chosen?.photo) return regions === 1 ? "1 region found" : `${regions} regions found`;
+    if (chosen?.photo) return regions === 1 ? "1 region" : `${regions} regions`;
     return "";
   }
 
@@ -313,10 +320,20 @@ export class GromaChat extends LitElement {
     const error = session?.chosen?.error;
     if (error) return html`<p class="problem" role="alert">${error.message}</p>`;
     if (session?.chosen?.photo) {
-      return html`<p class="welcome muted">
-        Ask anything about the photo. Phrases of the answer are tied to numbered boxes: point at one to see
-        the other. To ask about a place, draw a box on the photo.
-      </p>`;
+      return html`<div class="welcome">
+        <p class="muted">
+          Ask anything about the photo. Phrases of the answer are tied to numbered boxes: point at one to see
+          the other. To ask about a place, draw a box on the photo.
+        </p>
+        <div class="ideas">
+          ${IDEAS.filter((idea) => this.tasks.includes(idea.task.kind)).map(
+            (idea) =>
+              html`<button type="button" class="idea" @click=${() => void this.#run(idea.task)}>
+                ${idea.words}
+              </button>`,
+          )}
+        </div>
+      </div>`;
     }
     return html`<p class="welcome muted">
       Groma looks at a photo and answers questions about it. What it speaks of, it shows: each phrase is tied

@@ -1,6 +1,6 @@
 /** What the element says, in one place. */
 
-import type { DeviceNote, LoadProgress } from "../engine/index.js";
+import type { DeviceNote, LoadProgress, Task } from "../engine/index.js";
 
 /** What can be asked, in the order of the picker. */
 export const TASKS = ["ask", "detect", "locate", "caption", "describe"] as const;
@@ -17,6 +17,16 @@ export const TASK_WORDS: Record<
   caption: { label: "Describe box", placeholder: "Draw a box on the photo first", send: "Describe" },
   describe: { label: "Describe photo", placeholder: "", send: "Describe" },
 };
+
+/** What to begin with. */
+export const IDEAS: readonly { readonly words: string; readonly task: Task }[] = [
+  { words: "Describe this photo", task: { kind: "describe" } },
+  {
+    words: "What is in the foreground?",
+    task: { kind: "ask", question: "What is in the foreground?", grounded: true, refer: [] },
+  },
+  { words: "Find every person", task: { kind: "detect", label: "person" } },
+];
 
 /** Why the visitor's GPU is not used. */
 export const NOTES: Record<DeviceNote, string> = {

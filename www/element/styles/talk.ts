@@ -19,6 +19,23 @@ export const talk = css`
     max-width: 34em;
   }
 
+  .ideas {
+    display: flex;
+    flex-wrap: wrap;
+    gap: 0.5rem;
+    margin-top: 1rem;
+  }
+
+  .idea {
+    border-radius: 1.25rem;
+    background: transparent;
+  }
+
+  .anew {
+    margin: 1.25rem 0 0 -0.65rem;
+    color: var(--soft);
+  }
+
   .turn + .turn {
     margin-top: 1.75rem;
   }
