@@ -5,7 +5,6 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::prompt::Template;
 use crate::error::{Code, Error, Result};
 
 /// The whole model's configuration, defaults filled in.
@@ -37,6 +36,17 @@ pub struct Config {
     pub llm: Llm,
     /// The region encoder.
     pub region: RegionEncoder,
+}
+
+/// How a conversation is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Template {
+    /// `USER: … ASSISTANT: …</s>`: what upstream uses.
+    #[default]
+    Vicuna,
+    /// `<|im_start|>user\n…<|im_end|>\n`.
+    ChatMl,
 }
 
 /// DINOv2.
@@ -249,7 +259,7 @@ struct Top {
     num_new_token: usize,
     image_size: usize,
     image_token_merge: usize,
-    chat_template: String,
+    chat_template: Template,
     lora_alpha: Option<f64>,
     perceiver_cfg: Perceiver,
     llm_cfg: Llm,
@@ -279,7 +289,7 @@ impl Default for Top {
             num_new_token: 0,
             image_size: 448,
             image_token_merge: 2,
-            chat_template: "vicuna".to_owned(),
+            chat_template: Template::default(),
             lora_alpha: None,
             perceiver_cfg: Perceiver::default(),
             llm_cfg: Llm::default(),
@@ -307,7 +317,7 @@ impl Config {
             num_new_token: top.num_new_token,
             image_size: top.image_size,
             image_token_merge: top.image_token_merge,
-            chat_template: Template::from_name(&top.chat_template).map_err(|e| e.at("config.json"))?,
+            chat_template: top.chat_template,
             lora_alpha: top.lora_alpha,
             vis_output_layer: top.perceiver_cfg.vis_output_layer,
             vision: top.perceiver_cfg.vis_encoder_cfg,

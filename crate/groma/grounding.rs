@@ -260,7 +260,8 @@ impl Segment {
 }
 
 /// Whether no space stands before a segment that begins so.
-fn glued(text: &str) -> bool {
+#[must_use]
+pub fn glued(text: &str) -> bool {
     text.starts_with(['.', ',', ';', ':', '!', '?', ')'])
 }
 

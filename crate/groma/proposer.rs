@@ -24,20 +24,20 @@ pub struct Proposals {
     pub scores: Tensor,
 }
 
-/// Positions of one level: sine terms of y, then of x, plus the level's embedding. `[side², d]`, in f64.
-fn positions(side: usize, d: usize, level: &[f32]) -> Vec<f32> {
+/// Positions of one level: sine terms of y, then of x, plus the level's embedding. `[height · width, d]`, in f64.
+#[must_use]
+pub fn positions((height, width): (usize, usize), d: usize, level: &[f32]) -> Vec<f32> {
     let divisors = sine_divisors(d / 2);
-    let terms: Vec<Vec<f64>> = (0..side)
-        .map(|i| {
-            let v = (i as f64 + 0.5) / (side as f64 + 1e-6) * TAU;
-            divisors.iter().enumerate().map(|(j, f)| if j % 2 == 0 { (v / f).sin() } else { (v / f).cos() }).collect()
-        })
-        .collect();
-    let mut out = Vec::with_capacity(side * side * d);
-    for y in 0..side {
-        for x in 0..side {
-            let both = terms[y].iter().chain(&terms[x]);
-            out.extend(both.zip(level).map(|(t, l)| (t + f64::from(*l)) as f32));
+    let axis = |n: usize| -> Vec<Vec<f64>> {
+        let place = |i: usize| (i as f64 + 0.5) / (n as f64 + 1e-6) * TAU;
+        let term = |v: f64, j: usize| if j.is_multiple_of(2) { v.sin() } else { v.cos() };
+        (0..n).map(|i| divisors.iter().enumerate().map(|(j, f)| term(place(i) / f, j)).collect()).collect()
+    };
+    let (ys, xs) = (axis(height), axis(width));
+    let mut out = Vec::with_capacity(height * width * d);
+    for y in &ys {
+        for x in &xs {
+            out.extend(y.iter().chain(x).zip(level).map(|(t, l)| (t + f64::from(*l)) as f32));
         }
     }
     out
@@ -90,8 +90,7 @@ pub fn record(p: &mut Plan, c: &Config, w: &Weights, states: &[Value], out: &Pro
         maps.push(map);
     }
     let memory = ops::concat_rows(p, &maps)?;
-    let (memory, pos) = s.encode(p, memory)?;
-    let _ = pos;
+    let memory = s.encode(p, memory)?;
     let (qpos, target, reference) = if c.proposer.two_stage { s.first_stage(p, memory)? } else { s.one_stage(p)? };
     s.decode(p, memory, qpos, target, reference, out)
 }
@@ -178,11 +177,15 @@ impl Stage<'_> {
         self.norm(p, y, None, &format!("{stem}final_layer_norm"))
     }
 
-    fn encode(&self, p: &mut Plan, mut x: Value) -> Result<(Value, Value)> {
+    fn encode(&self, p: &mut Plan, mut x: Value) -> Result<Value> {
         let (c, d) = (&self.c.proposer, self.c.proposer.d_model);
         let embed = self.w.host(&format!("{DET}level_embed"))?;
-        let pos: Vec<f32> =
-            self.sides.iter().zip(embed.chunks_exact(d)).flat_map(|(side, level)| positions(*side, d, level)).collect();
+        let pos: Vec<f32> = self
+            .sides
+            .iter()
+            .zip(embed.chunks_exact(d))
+            .flat_map(|(side, level)| positions((*side, *side), d, level))
+            .collect();
         let rows = pos.len() / d;
         let pos = p.constant("proposer.positions", &[rows, d], &pos)?;
         p.tap("det.pos", pos, TapForm::Rows)?;
@@ -204,7 +207,7 @@ impl Stage<'_> {
             x = self.feed_forward(p, x, &stem)?;
             p.tap(format!("det.enc{i}"), x, TapForm::Rows)?;
         }
-        Ok((x, pos))
+        Ok(x)
     }
 
     fn box_head(&self, p: &mut Plan, i: usize, x: Value) -> Result<Value> {

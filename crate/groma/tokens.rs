@@ -262,9 +262,11 @@ impl Tokens {
         Piece::mark(&added.content).or(added.special.then_some(Piece::Other))
     }
 
-    /// An answer's tokens as parts of a later prompt: what the model marked stays marked, what it spelled is text.
+    /// An answer's tokens as parts of a later prompt: what the model marked stays marked, what it spelled is text, and
+    /// special tokens without a place in an answer (a second `<image>`, say) are left out.
     pub fn parts(&self, ids: &[u32]) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| self.mark(*id) != Some(Piece::Other)).collect();
         let runs = ids.chunk_by(|a, b| self.by_id.contains_key(a) == self.by_id.contains_key(b));
         for (i, run) in runs.enumerate() {
             let text = if i == 0 { self.decode(run)? } else { self.decode_run(run)? };

@@ -326,7 +326,7 @@ impl Weights {
     /// Reads all of `specs` from `source` onto `device`.
     ///
     /// # Errors
-    /// `pack-invalid` for a missing tensor, a wrong shape or mixed types in a stack; `aborted`.
+    /// `pack-invalid` for a missing tensor, a wrong shape; `aborted`.
     pub async fn load(specs: &[Spec], source: &dyn Source, device: &Device, run: &Run<'_>) -> Result<Self> {
         let mut all = Self::default();
         for (i, spec) in specs.iter().enumerate() {
@@ -338,8 +338,7 @@ impl Weights {
     }
 
     fn add(&mut self, spec: &Spec, source: &dyn Source, device: &Device) -> Result<()> {
-        let mut bytes = Vec::new();
-        let mut dtype = None;
+        let mut parts = Vec::new();
         let mut rows = 0;
         for (name, shape) in &spec.sources {
             let info =
@@ -349,15 +348,22 @@ impl Weights {
                     .expected(format!("{shape:?}"), format!("{:?}", info.shape))
                     .at(name));
             }
-            if *dtype.get_or_insert(info.dtype) != info.dtype {
-                return Err(Error::new(Code::PackInvalid, "tensors that are used together must have one type")
-                    .expected(dtype.unwrap_or(info.dtype), info.dtype)
-                    .at(name));
-            }
             rows += shape[0];
-            let part = source.read(name)?;
-            if bytes.is_empty() { bytes = part } else { bytes.extend_from_slice(&part) }
+            parts.push((info.dtype, source.read(name)?));
         }
+        // A stack of several types (LoRA merged into some of its parts) is widened: the same values, in f32.
+        if parts.iter().any(|(dtype, _)| *dtype != parts[0].0) {
+            for (dtype, bytes) in &mut parts {
+                let mut values = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block()];
+                blocks::decode(*dtype, bytes, &mut values);
+                (*dtype, *bytes) = (DType::F32, bytemuck::cast_slice(&values).to_vec());
+            }
+        }
+        let dtype = parts.first().map(|(dtype, _)| *dtype);
+        let bytes = match parts.len() {
+            1 => parts.remove(0).1,
+            _ => parts.iter().flat_map(|(_, b)| b).copied().collect(),
+        };
         let dtype = dtype.ok_or_else(|| Error::internal("a stack of nothing"))?;
         let cols: usize = spec.sources[0].1[1..].iter().product();
         match spec.kind {

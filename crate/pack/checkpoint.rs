@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::gguf::GgufHead;
 use super::manifest::plain_name;
 use super::pickle::Pickle;
 use super::safetensors;
 use super::source::{Source, TensorInfo};
+use super::tokenizer;
 use super::weights::{Blob, Weights};
 use crate::error::{At, Code, Error, Result};
 
@@ -23,6 +25,10 @@ pub struct Checkpoint {
     pub(crate) config: Value,
     pub(crate) weights: Weights,
     pub(crate) tokenizer: Option<Vec<u8>>,
+    /// Licences of the bases.
+    pub(crate) licence: Vec<String>,
+    /// Head of the GGUF file that the decoder's base is.
+    pub(crate) base: Option<GgufHead>,
 }
 
 impl Checkpoint {
@@ -52,10 +58,8 @@ impl Checkpoint {
         if !config.is_object() {
             return Err(Error::new(Code::PackInvalid, "config.json is not a JSON object").at(path.display()));
         }
-        let path = dir.join("tokenizer.json");
-        let tokenizer =
-            if path.is_file() { Some(Blob::open(&path).and_then(|b| b.read(0, b.len as usize))?) } else { None };
-        Ok(Self { dir: dir.to_owned(), weights: Weights::new(&config), config, tokenizer })
+        let tokenizer = tokenizer::of_folder(dir, &config)?;
+        Ok(Self { dir: dir.to_owned(), weights: Weights::new(&config), config, tokenizer, licence: Vec::new(), base: None })
     }
 
     /// Checks what belongs together, after all weights are in.

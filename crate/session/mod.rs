@@ -18,7 +18,8 @@ use crate::groma::grounding::Segment;
 
 pub use model::Model;
 pub use photo::Photo;
-pub use text::Text;
+pub(crate) use photo::plan_tokens as photo_tokens_plan;
+pub use text::{Sources, Text};
 
 /// A numbered box of a photo.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -24,7 +24,8 @@ pub struct Model {
     pub(super) device: Device,
     pub(super) weights: Weights,
     pub(super) components: Components,
-    pub(super) tokens: Option<(Tokens, Special)>,
+    tokens: Option<Tokens>,
+    special: Option<Special>,
     pub(super) rope: Option<Tensor>,
     vision: RefCell<Option<Rc<Vision>>>,
 }
@@ -64,14 +65,9 @@ impl Model {
         }
         let list = specs(&config, components, &|name| source.info(name).map(|i| i.shape));
         let weights = Weights::load(&list, source, device, run).await?;
-        let tokens = match source.tokenizer()? {
-            Some(json) => {
-                let tokens = Tokens::from_bytes(&json)?;
-                let special = Special::of(&tokens)?;
-                Some((tokens, special))
-            }
-            None => None,
-        };
+        let tokens = source.tokenizer()?.map(|json| Tokens::from_bytes(&json)).transpose()?;
+        // a bare language model has no places for image and regions
+        let special = tokens.as_ref().filter(|_| config.num_new_token > 0).map(Special::of).transpose()?;
         let l = &config.llm;
         let rope = if components.llm {
             let (positions, width) = (l.max_position_embeddings, l.head_width());
@@ -80,7 +76,16 @@ impl Model {
         } else {
             None
         };
-        Ok(Rc::new(Self { config, device: device.clone(), weights, components, tokens, rope, vision: RefCell::new(None) }))
+        Ok(Rc::new(Self {
+            config,
+            device: device.clone(),
+            weights,
+            components,
+            tokens,
+            special,
+            rope,
+            vision: RefCell::new(None),
+        }))
     }
 
     /// The configuration.
@@ -113,9 +118,14 @@ impl Model {
         self.config.llm.max_position_embeddings
     }
 
-    /// The tokenizer and its special ids.
-    pub fn tokens(&self) -> Result<&(Tokens, Special)> {
+    /// The tokenizer.
+    pub fn tokens(&self) -> Result<&Tokens> {
         self.tokens.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no tokenizer"))
+    }
+
+    /// The ids that stand for image, regions and boxes.
+    pub fn special(&self) -> Result<&Special> {
+        self.special.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the tokenizer has no tokens for regions"))
     }
 
     /// The rotation table.

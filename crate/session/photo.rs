@@ -11,12 +11,12 @@ use crate::error::{Code, Error, Result};
 use crate::groma::decoder::Ending;
 use crate::groma::grounding::{self, Event, Parser};
 use crate::groma::preprocess::Rgb;
-use crate::groma::proposer::Proposals;
 use crate::groma::prompt::{self, Turn};
+use crate::groma::proposer::Proposals;
+use crate::groma::region_encoder;
 use crate::groma::sample::Sampler;
 use crate::groma::select::{Rules, Selected, from_pixels, select, to_pixels};
 use crate::groma::tokens::Part;
-use crate::groma::region_encoder;
 use crate::tensor::plan::Run;
 use crate::tensor::{DType, Plan, Tensor, ops};
 
@@ -70,7 +70,8 @@ impl Photo {
         device.write_f32(&vision.pixels, 0, &model.pixels(rgb))?;
         vision.compiled.run(run).await?;
         let seen = keep(model, &vision.seen, run).await?;
-        let proposals = seen.proposals.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no proposer"))?;
+        let proposals =
+            seen.proposals.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no proposer"))?;
         let mut numbers = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
         let scores = numbers.pop().unwrap_or_default();
         let boxes: Vec<[f32; 4]> = numbers.pop().unwrap_or_default().as_chunks::<4>().0.to_vec();
@@ -182,7 +183,7 @@ impl Photo {
         timing.reused = rows.len() - timing.prefilled;
         timing.prefill_ms = ms(start);
         let start = Instant::now();
-        let (known, _) = model.tokens()?;
+        let known = model.tokens()?;
         let mut stream = known.stream();
         if stopped != Stopped::Aborted && request.max_tokens > 0 {
             let stops = model.config().llm.eos_token_id.to_vec();
@@ -226,7 +227,9 @@ impl Photo {
     /// The turn of a task, its boxes as indices into the conversation's drawn boxes.
     fn turn(&mut self, task: &Task) -> Result<Turn> {
         let (mut turn, boxes) = match task {
-            Task::Ask { question, grounded, refer } => (prompt::ask(question, *grounded, refer.len())?, refer.as_slice()),
+            Task::Ask { question, grounded, refer } => {
+                (prompt::ask(question, *grounded, refer.len())?, refer.as_slice())
+            }
             Task::Detect(label) => (prompt::detect(label)?, [].as_slice()),
             Task::Locate(phrase) => (prompt::locate(phrase)?, [].as_slice()),
             Task::Caption { bbox, long } => (prompt::caption(*long), std::slice::from_ref(bbox)),
@@ -267,7 +270,7 @@ impl Photo {
 
     /// The rows of the whole conversation up to `turn`.
     fn rows(&self, turn: &Turn, chosen: &Chosen) -> Result<Vec<prompt::Row>> {
-        let (tokens, special) = self.model.tokens()?;
+        let (tokens, special) = (self.model.tokens()?, self.model.special()?);
         let mut turns = Vec::new();
         let mut matches: Vec<usize> = Vec::new();
         for said in &self.turns {

@@ -55,7 +55,14 @@ impl Text {
     pub fn new(model: &Rc<Model>) -> Result<Self> {
         model.rope()?;
         let memory = Memory::new(&model.device, &model.config, MIN_CAPACITY.min(model.context_length()))?;
-        Ok(Self { model: model.clone(), memory, kept: Vec::new(), steps: HashMap::new(), chunks: HashMap::new(), tapped: false })
+        Ok(Self {
+            model: model.clone(),
+            memory,
+            kept: Vec::new(),
+            steps: HashMap::new(),
+            chunks: HashMap::new(),
+            tapped: false,
+        })
     }
 
     /// Whole prompts in one tapped chunk, for whoever compares stages.
@@ -75,7 +82,14 @@ impl Text {
     pub fn step(&mut self, ending: Ending) -> Result<&Compiled> {
         if !self.steps.contains_key(&ending) {
             let mut p = Plan::new(&self.model.device, false);
-            decoder::record_step(&mut p, &self.model.config, &self.model.weights, self.model.rope()?, &self.memory, ending)?;
+            decoder::record_step(
+                &mut p,
+                &self.model.config,
+                &self.model.weights,
+                self.model.rope()?,
+                &self.memory,
+                ending,
+            )?;
             self.steps.insert(ending, p.compile()?);
         }
         Ok(&self.steps[&ending])
@@ -111,7 +125,14 @@ impl Text {
     ///
     /// # Errors
     /// `prompt-too-long`; `aborted` (the rows read so far are kept).
-    pub async fn read(&mut self, rows: &[Row], room: usize, sources: Sources<'_>, ending: Ending, run: &Run<'_>) -> Result<usize> {
+    pub async fn read(
+        &mut self,
+        rows: &[Row],
+        room: usize,
+        sources: Sources<'_>,
+        ending: Ending,
+        run: &Run<'_>,
+    ) -> Result<usize> {
         let context = self.model.context_length();
         if rows.len() >= context {
             return Err(Error::new(Code::PromptTooLong, "the prompt does not fit the model's context")
@@ -134,7 +155,14 @@ impl Text {
         Ok(rows.len() - common)
     }
 
-    async fn chunk(&mut self, rows: &[Row], at: usize, sources: Sources<'_>, ending: Ending, run: &Run<'_>) -> Result<()> {
+    async fn chunk(
+        &mut self,
+        rows: &[Row],
+        at: usize,
+        sources: Sources<'_>,
+        ending: Ending,
+        run: &Run<'_>,
+    ) -> Result<()> {
         let device = self.model.device.clone();
         let padded = match device {
             Device::Gpu(_) if !self.tapped => *PADDED.iter().find(|n| **n >= rows.len()).unwrap_or(&CHUNK),
@@ -149,7 +177,15 @@ impl Text {
             let m = &self.model;
             let mut p = Plan::new(&device, self.tapped);
             decoder::record_chunk(
-                &mut p, &m.config, &m.weights, m.rope()?, &self.memory, sources.image, sources.regions, padded, ending,
+                &mut p,
+                &m.config,
+                &m.weights,
+                m.rope()?,
+                &self.memory,
+                sources.image,
+                sources.regions,
+                padded,
+                ending,
             )?;
             self.chunks.insert(key, p.compile()?);
         }
@@ -190,11 +226,20 @@ impl Text {
         on: &mut dyn FnMut(u32) -> Result<bool>,
     ) -> Result<()> {
         let max = max.min(self.model.context_length().saturating_sub(self.kept.len()));
-        if sampler.is_greedy() { self.generate_greedy(max, run, on).await } else { self.generate_sampled(sampler, max, run, on).await }
+        if sampler.is_greedy() {
+            self.generate_greedy(max, run, on).await
+        } else {
+            self.generate_sampled(sampler, max, run, on).await
+        }
     }
 
     /// The device chooses; the host looks at the choices a few at a time.
-    async fn generate_greedy(&mut self, max: usize, run: &Run<'_>, on: &mut dyn FnMut(u32) -> Result<bool>) -> Result<()> {
+    async fn generate_greedy(
+        &mut self,
+        max: usize,
+        run: &Run<'_>,
+        on: &mut dyn FnMut(u32) -> Result<bool>,
+    ) -> Result<()> {
         let device = self.model.device.clone();
         let ahead = if matches!(device, Device::Gpu(_)) { AHEAD } else { 1 };
         // the prompt's run has chosen the first one

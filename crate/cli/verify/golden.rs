@@ -40,7 +40,8 @@ impl Numbers {
 
     /// The stored part of a whole tensor.
     fn cut(&self, slice: &[[usize; 3]]) -> Self {
-        let picks: Vec<Vec<usize>> = slice.iter().map(|[a, b, step]| (*a..*b).step_by((*step).max(1)).collect()).collect();
+        let picks: Vec<Vec<usize>> =
+            slice.iter().map(|[a, b, step]| (*a..*b).step_by((*step).max(1)).collect()).collect();
         let shape: Vec<usize> = picks.iter().map(Vec::len).collect();
         let mut values = Vec::with_capacity(shape.iter().product());
         let mut place = vec![0; shape.len()];

@@ -73,7 +73,11 @@ fn folder(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut report = Report::new(&golden, name, matches!(device, Device::Gpu(_)));
     let is_ops = golden.cases["cases"].as_array().is_some_and(|c| c.iter().any(|c| c.get("op").is_some()));
-    if is_ops { ops::run(&mut report, device)? } else { model::run(&mut report, device, bases)? }
+    if is_ops {
+        ops::run(&mut report, device)?
+    } else {
+        model::run(&mut report, device, bases)?
+    }
     report.missing();
     if let Some(out) = dump {
         report.dump(out)?;
@@ -172,7 +176,12 @@ impl<'a> Report<'a> {
         let kept: BTreeMap<_, Map<String, Value>> = self
             .results
             .iter()
-            .map(|(id, r)| (id, r.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()))
+            .map(|(id, r)| {
+                (
+                    id,
+                    r.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+                )
+            })
             .collect();
         let text = serde_json::to_vec(&kept).map_err(|e| io(&e))?;
         std::fs::write(out.join("results.json"), text).map_err(|e| io(&e))
@@ -193,7 +202,11 @@ fn verify_grammar(path: &Path) -> Result<Summary> {
         parser.finish();
         let got: Vec<Value> = parser.segments().iter().map(shown).collect();
         let pass = Value::Array(got.clone()) == case["segments"];
-        println!("{} grammar/{i}: {}", if pass { "ok  " } else { "FAIL" }, if pass { "equal".to_owned() } else { format!("{got:?}") });
+        println!(
+            "{} grammar/{i}: {}",
+            if pass { "ok  " } else { "FAIL" },
+            if pass { "equal".to_owned() } else { format!("{got:?}") }
+        );
         if pass { summary.passed += 1 } else { summary.failed += 1 }
     }
     println!("grammar: {} passed, {} failed", summary.passed, summary.failed);

@@ -16,7 +16,7 @@ use crate::groma::sample::Sampler;
 use crate::groma::select::{Rules, Selected, select};
 use crate::groma::tokens::{Part, Tokens};
 use crate::pack::{Checkpoint, Source};
-use crate::session::{Model, Text, photo_tokens_plan, sources};
+use crate::session::{Model, Sources, Text, photo_tokens_plan};
 use crate::tensor::plan::{Run, Tap, TapForm};
 use crate::tensor::{Device, Tensor};
 
@@ -34,11 +34,8 @@ struct Looked {
 
 async fn verify(report: &mut Report<'_>, device: &Device, bases: Option<&Path>) -> Result<()> {
     let dir = report.golden.dir.clone();
-    let source: Box<dyn Source> = if dir.join("names.json").is_file() {
-        crate::pack::bases::source(&dir, bases)?
-    } else {
-        Box::new(Checkpoint::open(&dir)?)
-    };
+    let source: Box<dyn Source> =
+        if dir.join("names.json").is_file() { base(&dir, bases)? } else { Box::new(Checkpoint::open(&dir)?) };
     stored(report, source.as_ref())?;
     let model = Model::load(source.as_ref(), device, &Run::default()).await?;
     if dir.join("tokenizer_cases.json").is_file() {
@@ -48,7 +45,7 @@ async fn verify(report: &mut Report<'_>, device: &Device, bases: Option<&Path>) 
     let mut seen = HashMap::new();
     for (id, file) in cases["images"].as_object().into_iter().flatten() {
         let path = dir.join(file.as_str().unwrap_or_default());
-        let looked = look(report, &model, id, &path).await.at(id)?;
+        let looked = look(report, &model, id, &path, bases).await.at(id)?;
         seen.insert(id.clone(), looked);
     }
     for case in cases["cases"].as_array().into_iter().flatten() {
@@ -59,13 +56,20 @@ async fn verify(report: &mut Report<'_>, device: &Device, bases: Option<&Path>) 
     Ok(())
 }
 
+/// A folder that takes its weights from a base: the image encoder's or the language model's.
+fn base(_dir: &Path, _bases: Option<&Path>) -> Result<Box<dyn Source>> {
+    Err(Error::new(Code::NoModel, "bases are to come"))
+}
+
 /// Dequantised slices as stored, before rows are put into another order.
 fn stored(report: &mut Report<'_>, source: &dyn Source) -> Result<()> {
     let names: Vec<String> = report.golden.names().into_iter().filter(|n| n.starts_with("dequant/")).collect();
     for name in names {
         let file_name = name.trim_start_matches("dequant/");
-        let official = crate::pack::names::from_llama_cpp(file_name);
-        let info = source.info(&official).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(&official))?;
+        let official = crate::pack::from_llama_cpp(file_name);
+        let info = source
+            .info(&official)
+            .ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(&official))?;
         let mut values = vec![0.0; info.shape.iter().product()];
         crate::tensor::blocks::decode(info.dtype, &source.read(&official)?, &mut values);
         report.tensor(&name, &Numbers::f32(&info.shape, &values), true)?;
@@ -76,7 +80,7 @@ fn stored(report: &mut Report<'_>, source: &dyn Source) -> Result<()> {
 /// Strings to ids and back.
 fn tokenizer(report: &mut Report<'_>, dir: &Path, model: &Model) -> Result<()> {
     let book = read_json(&dir.join("tokenizer_cases.json"))?;
-    let tokens = model.text_tokens()?;
+    let tokens = model.tokens()?;
     let mut bad = Vec::new();
     let (mut encoded, mut decoded) = (0, 0);
     for case in book["encode"].as_array().into_iter().flatten() {
@@ -94,7 +98,11 @@ fn tokenizer(report: &mut Report<'_>, dir: &Path, model: &Model) -> Result<()> {
             bad.push(format!("{ids:?}"));
         }
     }
-    let text = if bad.is_empty() { format!("{encoded} strings and {decoded} id lists equal (host)") } else { format!("differ: {bad:?}") };
+    let text = if bad.is_empty() {
+        format!("{encoded} strings and {decoded} id lists equal (host)")
+    } else {
+        format!("differ: {bad:?}")
+    };
     report.line(bad.is_empty(), "tokenizer_cases", &text);
     Ok(())
 }
@@ -134,7 +142,13 @@ fn channels_first(x: &[f32], batch: usize, cols: usize) -> Vec<f32> {
     out
 }
 
-async fn look(report: &mut Report<'_>, model: &Rc<Model>, id: &str, path: &Path) -> Result<Looked> {
+async fn look(
+    report: &mut Report<'_>,
+    model: &Rc<Model>,
+    id: &str,
+    path: &Path,
+    bases: Option<&Path>,
+) -> Result<Looked> {
     let device = model.device().clone();
     let rgb = preprocess::decode(&read(path)?)?;
     let side = model.config().image_size;
@@ -155,7 +169,7 @@ async fn look(report: &mut Report<'_>, model: &Rc<Model>, id: &str, path: &Path)
     compare_taps(report, &device, id, vision.compiled.plan().taps()).await?;
     let final_norm = format!("{id}/vis.final");
     if report.golden.manifest["tensors"].get(&final_norm).is_some() {
-        final_layer_norm(report, model, &final_norm, vision.compiled.plan().taps()).await?;
+        final_layer_norm(report, model, &final_norm, vision.compiled.plan().taps(), bases).await?;
     }
     let (mut boxes, mut scores) = (Vec::new(), Vec::new());
     if let Some(p) = &vision.seen.proposals {
@@ -167,20 +181,28 @@ async fn look(report: &mut Report<'_>, model: &Rc<Model>, id: &str, path: &Path)
 }
 
 /// The encoder's final norm, which no stage reads (O-2) but the golden of the bare encoder holds.
-async fn final_layer_norm(report: &mut Report<'_>, model: &Model, name: &str, taps: &[Tap]) -> Result<()> {
+async fn final_layer_norm(
+    report: &mut Report<'_>,
+    model: &Model,
+    name: &str,
+    taps: &[Tap],
+    bases: Option<&Path>,
+) -> Result<()> {
     let device = model.device();
     let c = model.config();
     let last = format!("vis.h{}", c.vision.num_hidden_layers);
     let tap = taps.iter().find(|t| t.name == last).ok_or_else(|| Error::internal("no last state"))?;
-    let source = crate::pack::bases::source(&report.golden.dir, None)?;
+    let source = base(&report.golden.dir, bases)?;
     let vector = |tail: &str| -> Result<Tensor> {
         let name = format!("perceiver.vis_encoder.layernorm.{tail}");
-        let info = source.info(&name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(&name))?;
+        let info =
+            source.info(&name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(&name))?;
         device.tensor(&name, &info.shape, info.dtype, &source.read(&name)?)
     };
     let mut p = crate::tensor::Plan::new(device, true);
     let x = p.resident(&tap.tensor);
-    let y = crate::tensor::ops::layer_norm(&mut p, x, None, &vector("weight")?, &vector("bias")?, c.vision.layer_norm_eps)?;
+    let y =
+        crate::tensor::ops::layer_norm(&mut p, x, None, &vector("weight")?, &vector("bias")?, c.vision.layer_norm_eps)?;
     p.tap("vis.final", y, TapForm::Rows)?;
     let compiled = p.compile()?;
     compiled.run(&Run::default()).await?;
@@ -192,7 +214,13 @@ fn list<T: serde::de::DeserializeOwned>(v: &Value) -> Vec<T> {
     serde_json::from_value(v.clone()).unwrap_or_default()
 }
 
-async fn answer(report: &mut Report<'_>, model: &Rc<Model>, case: &Value, looked: Option<&Looked>, eos: &Value) -> Result<()> {
+async fn answer(
+    report: &mut Report<'_>,
+    model: &Rc<Model>,
+    case: &Value,
+    looked: Option<&Looked>,
+    eos: &Value,
+) -> Result<()> {
     let id = case["id"].as_str().unwrap_or_default();
     let device = model.device().clone();
     let mut rows: Option<Vec<Row>> = None;
@@ -206,22 +234,23 @@ async fn answer(report: &mut Report<'_>, model: &Rc<Model>, case: &Value, looked
         compiled.run(&Run::default()).await?;
         compare_taps(report, &device, id, compiled.plan().taps()).await?;
         if case.get("input_ids").is_some() {
-            let (known, special) = model.tokens()?;
+            let (known, special) = (model.tokens()?, model.special()?);
             let ids = prompt_ids(report, model, known, case)?;
-            let expanded = prompt::expand(&ids, model.config().image_tokens(), num_regions, &selected.matches, special)?;
+            let expanded =
+                prompt::expand(&ids, model.config().image_tokens(), num_regions, &selected.matches, special)?;
             report.result(case, "expanded_ids", json!(expanded.ids));
             rows = Some(expanded.rows);
         }
         keep = Some(tokens);
     } else if case.get("input_ids").is_some() {
-        let ids = prompt_ids(report, model, model.text_tokens()?, case)?;
+        let ids = prompt_ids(report, model, model.tokens()?, case)?;
         rows = Some(ids.into_iter().map(Row::Token).collect());
     }
     report.result(case, "num_regions", json!(num_regions));
     let Some(rows) = rows else { return Ok(()) };
     let mut text = Text::new(model)?.tapped();
     let max = usize::try_from(case["max_new_tokens"].as_u64().unwrap_or(0)).unwrap_or(0);
-    let from = sources(looked.and_then(|s| s.image.as_ref()), keep.as_ref());
+    let from = Sources { image: looked.and_then(|s| s.image.as_ref()), regions: keep.as_ref() };
     text.read(&rows, max, from, Ending::Greedy, &Run::default()).await?;
     let taps: Vec<Tap> = text.taps().cloned().collect();
     compare_taps(report, &device, id, &taps).await?;
@@ -250,7 +279,7 @@ async fn answer(report: &mut Report<'_>, model: &Rc<Model>, case: &Value, looked
     report.tensor(&format!("{id}/llm.logits_last"), &Numbers::f32(&[last.len()], &last), false)?;
     report.result(case, "tokens", json!(tokens));
     if case["expect"].get("text").is_some() {
-        report.result(case, "text", json!(answer_text(model.text_tokens()?, &tokens, &stops)?));
+        report.result(case, "text", json!(answer_text(model.tokens()?, &tokens, &stops)?));
     }
     Ok(())
 }
@@ -274,7 +303,11 @@ fn choose(report: &mut Report<'_>, model: &Model, case: &Value, seen: &Looked) -
     let id = case["id"].as_str().unwrap_or_default();
     let n = s.index.len();
     report.tensor(&format!("{id}/sel.index"), &Numbers::integers(&[n], s.index.iter().copied()), true)?;
-    report.tensor(&format!("{id}/sel.match"), &Numbers::integers(&[s.matches.len()], s.matches.iter().copied()), true)?;
+    report.tensor(
+        &format!("{id}/sel.match"),
+        &Numbers::integers(&[s.matches.len()], s.matches.iter().copied()),
+        true,
+    )?;
     // these are the device's numbers, only moved
     report.tensor(&format!("{id}/sel.boxes"), &Numbers::f32(&[n, 4], s.boxes.as_flattened()), false)?;
     report.tensor(&format!("{id}/sel.scores"), &Numbers::f32(&[n], &s.scores), false)?;
@@ -287,11 +320,19 @@ fn choose(report: &mut Report<'_>, model: &Model, case: &Value, seen: &Looked) -
 fn prompt_ids(report: &mut Report<'_>, model: &Model, tokens: &Tokens, case: &Value) -> Result<Vec<u32>> {
     let turns: Vec<Vec<Part>> = list::<String>(&case["turns"]).into_iter().map(|t| vec![Part::template(t)]).collect();
     let template = model.config().chat_template;
-    let parts = if case.get("image").is_some() { prompt::build(template, &turns) } else { prompt::build_text_only(template, &turns) };
+    let parts = if case.get("image").is_some() {
+        prompt::build(template, &turns)
+    } else {
+        prompt::build_text_only(template, &turns)
+    };
     let ids = tokens.encode_template(&parts)?;
     let same = json!(ids) == case["input_ids"];
     let id = case["id"].as_str().unwrap_or_default();
-    report.line(same, &format!("{id}.input_ids"), if same { "equal (host)" } else { "differ from the turns' own tokenisation" });
+    report.line(
+        same,
+        &format!("{id}.input_ids"),
+        if same { "equal (host)" } else { "differ from the turns' own tokenisation" },
+    );
     Ok(ids)
 }
 
