@@ -3,12 +3,12 @@
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
 import { repeat } from "lit/directives/repeat.js";
-import { styleMap } from "lit/directives/style-map.js";
 import type { Box, Region } from "../engine/index.js";
 import type { Drawing } from "./draw.js";
 import type { Highlight } from "./highlight.js";
 import { colour, mentioned } from "./palette.js";
 import type { Chosen, Turn } from "./session.js";
+import { styled } from "./styled.js";
 
 /** What the view shows. */
 export interface PhotoView {
@@ -43,7 +43,7 @@ export function renderPhoto(view: PhotoView): TemplateResult {
   return html`
     <div
       class=${classMap({ frame: true, armed: drawing.armed, looking: chosen.looking !== undefined })}
-      style=${styleMap({ "--ratio": String(ratio) })}
+      ${styled({ "--ratio": String(ratio) })}
       @pointerdown=${drawing.pointerDown}
       @pointermove=${drawing.pointerMove}
       @pointerup=${drawing.pointerUp}
@@ -115,7 +115,7 @@ function renderBox(shown: Shown, view: PhotoView): TemplateResult {
       active,
       dimmed,
     })}
-    style=${place(region.box, size)}
+    ${place(region.box, size)}
     role="option"
     tabindex=${view.focusable === key ? 0 : -1}
     aria-selected=${active ? "true" : "false"}
@@ -134,7 +134,7 @@ function renderBox(shown: Shown, view: PhotoView): TemplateResult {
 }
 
 function renderDrawn(box: Box, at: number, size: PhotoView["size"]): TemplateResult {
-  return html`<div class="drawn" style=${place(box, size)} aria-hidden="true">
+  return html`<div class="drawn" ${place(box, size)} aria-hidden="true">
     <span class="number">[${at + 1}]</span>
   </div>`;
 }
@@ -145,19 +145,19 @@ function renderDraft(drawing: Drawing, size: PhotoView["size"]): TemplateResult 
     ? html`<div
         class="drawn draft"
         id="draft"
-        style=${place(box, size)}
+        ${place(box, size)}
         tabindex="0"
         role="application"
         aria-label="New box. Arrow keys move it, with Shift they resize it, with Alt by one pixel. Enter takes it, Escape gives it up."
         @keydown=${drawing.keyDown}
       ></div>`
-    : html`<div class="drawn draft" style=${place(box, size)} aria-hidden="true"></div>`;
+    : html`<div class="drawn draft" ${place(box, size)} aria-hidden="true"></div>`;
 }
 
 function place(box: Box, { width, height }: PhotoView["size"]) {
   const percent = (value: number, of: number) => `${of ? (value / of) * 100 : 0}%`;
   const [x0, y0, x1, y1] = box;
-  return styleMap({
+  return styled({
     left: percent(x0, width),
     top: percent(y0, height),
     width: percent(x1 - x0, width),
