@@ -20,7 +20,8 @@ export async function buildModel(out = join(root, "dist", "models", "groma-s")) 
   await unlessDone(join(out, "..", ".groma-s"), `${key} ${existsSync(join(out, "model.json"))}`, async () => {
     await bringBases();
     say("Converting the model …");
-    await run("cargo", ["run", "--release", "--quiet", "--", "convert", SOURCE, "-o", out]);
+    // The profile that the tests build too: a second, optimised build would take minutes and save seconds.
+    await run("cargo", ["run", "--quiet", "--", "convert", SOURCE, "-o", out, "--force"]);
   });
 }
 
