@@ -23,7 +23,8 @@ pub(super) fn convert(args: &Convert, cancel: &Cancel) -> Result<ExitCode> {
     let aside = Aside::new(args.quiet);
     aside.stage("converting");
     let kib = |bytes: u64| usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
-    let manifest = to_pack(Path::new(&args.source), &args.output, &options, &|p| aside.progress(kib(p.done), kib(p.total)))?;
+    let manifest =
+        to_pack(Path::new(&args.source), &args.output, &options, &|p| aside.progress(kib(p.done), kib(p.total)))?;
     aside.clear();
     aside.remark(&format!("{}: {} in {}", manifest.name, megabytes(manifest.total), args.output.display()));
     Ok(ExitCode::SUCCESS)
