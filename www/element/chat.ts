@@ -260,6 +260,13 @@ export class GromaChat extends LitElement {
       <div class="tools">
         <span class="status muted small">${this.#status(regions)}</span>
         ${
+          chosen.halted
+            ? html`<button type="button" class="quiet" @click=${() => void session.lookAgain()}>
+                Look at the photo
+              </button>`
+            : nothing
+        }
+        ${
           tied && regions > 0
             ? html`<button
                 type="button"
@@ -311,6 +318,7 @@ export class GromaChat extends LitElement {
         ? `Looking at the photo … ${Math.round((done / total) * 100)} %`
         : "Looking at the photo …";
     }
+    if (chosen?.halted) return "Stopped";
     if (chosen?.photo) return regions === 1 ? "1 region" : `${regions} regions`;
     return "";
   }
