@@ -69,6 +69,15 @@ pub fn cells(height: usize, width: usize, level: usize) -> Vec<f32> {
     out
 }
 
+/// Records the proposer's input alone: the mean of the last four states, the class row left out. `[N, D]`.
+pub fn record_input(p: &mut Plan, states: &[Value]) -> Result<Value> {
+    p.stage("proposer.input");
+    let last: Vec<Value> = (1..=4).rev().map(|i| state(states, -i)).collect();
+    let input = ops::average(p, &last, 1)?;
+    p.tap("det.input", input, TapForm::ChannelsFirst)?;
+    Ok(input)
+}
+
 struct Stage<'a> {
     c: &'a Config,
     w: &'a Weights,
@@ -79,10 +88,7 @@ struct Stage<'a> {
 /// Records the proposer; boxes and scores are copied into `out`.
 pub fn record(p: &mut Plan, c: &Config, w: &Weights, states: &[Value], out: &Proposals) -> Result<()> {
     let s = Stage { c, w, sides: c.levels() };
-    p.stage("proposer.input");
-    let last: Vec<Value> = (1..=4).rev().map(|i| state(states, -i)).collect();
-    let input = ops::average(p, &last, 1)?;
-    p.tap("det.input", input, TapForm::ChannelsFirst)?;
+    let input = record_input(p, states)?;
     let mut maps = Vec::new();
     for l in 0..s.sides.len() {
         let map = s.level(p, l, input)?;

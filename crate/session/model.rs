@@ -151,6 +151,9 @@ impl Model {
             let out = Proposals { boxes: zeros("photo.boxes", &[q, 4])?, scores: zeros("photo.scores", &[q, 1])? };
             proposer::record(&mut p, c, w, &states, &out)?;
             seen.proposals = Some(out);
+        } else if tapped {
+            // a bare encoder: its goldens hold what a proposer would read
+            proposer::record_input(&mut p, &states)?;
         }
         if self.components.regions {
             let e = c.region_channels();

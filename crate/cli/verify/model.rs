@@ -34,10 +34,9 @@ struct Looked {
 
 async fn verify(report: &mut Report<'_>, device: &Device, bases: Option<&Path>) -> Result<()> {
     let dir = report.golden.dir.clone();
-    let source: Box<dyn Source> =
-        if dir.join("names.json").is_file() { base(&dir, bases)? } else { Box::new(Checkpoint::open(&dir)?) };
-    stored(report, source.as_ref())?;
-    let model = Model::load(source.as_ref(), device, &Run::default()).await?;
+    let source = if dir.join("names.json").is_file() { base(&dir, bases)? } else { Checkpoint::open(&dir)? };
+    stored(report, &source)?;
+    let model = Model::load(&source, device, &Run::default()).await?;
     if dir.join("tokenizer_cases.json").is_file() {
         tokenizer(report, &dir, &model)?;
     }
@@ -56,9 +55,14 @@ async fn verify(report: &mut Report<'_>, device: &Device, bases: Option<&Path>) 
     Ok(())
 }
 
-/// A folder that takes its weights from a base: the image encoder's or the language model's.
-fn base(_dir: &Path, _bases: Option<&Path>) -> Result<Box<dyn Source>> {
-    Err(Error::new(Code::NoModel, "bases are to come"))
+/// A folder that takes its weights from a base: the image encoder's where its configuration has one, else the language
+/// model's.
+fn base(dir: &Path, bases: Option<&Path>) -> Result<Checkpoint> {
+    if read_json(&dir.join("config.json"))?.get("perceiver_cfg").is_some() {
+        Checkpoint::dinov2s(dir, bases)
+    } else {
+        Checkpoint::smollm2(dir, bases)
+    }
 }
 
 /// Dequantised slices as stored, before rows are put into another order.
