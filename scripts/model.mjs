@@ -19,8 +19,9 @@ export async function buildModel(out = join(root, "dist", "models", "groma-s")) 
   const key = await fingerprint(SOURCE);
   await unlessDone(join(out, "..", ".groma-s"), `${key} ${existsSync(join(out, "model.json"))}`, async () => {
     await bringBases();
-    say("Converting the model …");
-    await run("cargo", ["run", "--release", "--quiet", "--", "convert", SOURCE, "-o", out]);
+    // The profile that the tests build as well: its dependencies are optimised, and conversion takes seconds.
+    say("Converting the model (the first time, the converter is built: some minutes) …");
+    await run("cargo", ["run", "--quiet", "--", "convert", SOURCE, "-o", out]);
   });
 }
 

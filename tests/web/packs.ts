@@ -9,6 +9,10 @@ export const ROOT = join(import.meta.dirname, "..", "..");
 export const PACKS = join(ROOT, ".cache", "test-packs");
 const TINY = ["tiny"] as const;
 
+/** The command line, as the tests of Rust leave it. */
+export const groma =
+  process.env.GROMA ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "groma");
+
 /** Makes the packs that are not there yet. */
 export function makePacks(): void {
   mkdirSync(PACKS, { recursive: true });

@@ -154,6 +154,7 @@ export class GromaChat extends LitElement {
 
   protected override willUpdate(changed: PropertyValues<this>): void {
     if (changed.has("question")) this.words = this.question;
+    this.#session?.configure(this.#settings());
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -430,7 +431,7 @@ export class GromaChat extends LitElement {
   async #offer(): Promise<void> {
     if (!this.model || !this.isConnected) return;
     const session = this.#ready();
-    await session.offer(this.#settings());
+    await session.offer();
     if (session.model.state !== "offered") return;
     if (this.load === "eager") await session.load();
     if (this.load === "visible") {

@@ -111,14 +111,16 @@ export class Session {
     this.#maker = make;
   }
 
-  /** Finds out which device would be used, and whether and how large the model is. */
-  async offer(settings: Settings): Promise<void> {
+  /** Takes what changed for the next question and the next load. */
+  configure(settings: Settings): void {
     this.#settings = settings;
+  }
+
+  /** Finds out which device would be used, and whether and how large the model is. */
+  async offer(): Promise<void> {
+    const { device: wish, model } = this.#settings;
     try {
-      const [device, size] = await Promise.all([
-        this.#maker.choose(settings.device),
-        this.#maker.size({ model: settings.model }),
-      ]);
+      const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
       this.device = device;
       if (this.model.state === "unknown" || this.model.state === "failed")
         this.#setModel({ state: "offered", ...size });
@@ -165,7 +167,7 @@ export class Session {
         return;
       }
       this.#setModel(before.state === "offered" ? before : { state: "unknown" });
-      void this.offer(this.#settings);
+      void this.offer();
     }
   }
 
@@ -319,7 +321,7 @@ export class Session {
     if (this.model.state === "ready") await this.model.groma.destroy();
     if (this.chosen) this.chosen = bare(this.chosen);
     this.#setModel({ state: "unknown" });
-    await this.offer(this.#settings);
+    await this.offer();
   }
 
   #drop(): void {
