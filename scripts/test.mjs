@@ -1,59 +1,38 @@
-// `npm test`: everything that must pass. `npm test -- web` runs only the steps whose name contains a word.
+// `npm test`: everything that must pass. One command proves a change; CI calls exactly this.
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { bringBases } from "./bases.mjs";
-import { buildSite } from "./build.mjs";
-import { answers, installPackages, root, run, say, tool } from "./lib.mjs";
-import { buildWasm } from "./build-wasm.mjs";
 
-/** Playwright drives Debian's chromium where it is there, else its own. */
-async function browser() {
+import { buildSite } from "./build.mjs";
+import { bringBases } from "./bases.mjs";
+import { answers, installPackages, run, say, tool } from "./lib.mjs";
+
+/** Runs one step and says how long it took. */
+async function step(name, work) {
+  const start = Date.now();
+  say(`── ${name}`);
+  await work();
+  say(`── ${name}: ${Math.round((Date.now() - start) / 1000)} s`);
+}
+
+await step("packages", installPackages);
+await step("bases", bringBases);
+// Rust first: it takes the longest, and what it finds is the most interesting.
+await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
+await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
+await step("rust tests", async () => {
+  const nextest = await answers("cargo-nextest", "nextest");
+  await run("cargo", nextest ? ["nextest", "run"] : ["test"]);
+});
+await step("site", buildSite);
+await step("lint", async () => {
+  await tool("prettier", ["--check", "--log-level", "warn", "."]);
+  await tool("eslint", ["."]);
+  await run("npm", ["run", "--silent", "typecheck"]);
+});
+await step("unit tests", () => tool("vitest", ["run"]));
+await step("browser tests", async () => {
+  // Debian's chromium where it is there, else the one that Playwright brings.
   if (!existsSync(process.env.CHROMIUM ?? "/usr/bin/chromium"))
     await tool("playwright", ["install", "chromium"]);
-}
-
-async function rustTests() {
-  const nextest = await answers("cargo-nextest");
-  await run("cargo", nextest ? ["nextest", "run"] : ["test"]);
-}
-
-// What is quick and often wrong comes first; the packages of one language do not wait for the other's.
-const STEPS = [
-  ["packages", installPackages],
-  ["rustfmt", () => run("cargo", ["fmt", "--check"])],
-  ["prettier", () => tool("prettier", ["--check", "--log-level", "warn", "."])],
-  ["clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"])],
-  ["bases", bringBases],
-  ["rust", rustTests],
-  ["goldens", () => run("cargo", ["run", "--quiet", "--", "verify", "tests/golden", "--device", "cpu"])],
-  // The types of the wasm module are generated: TypeScript is checked against them.
-  ["wasm", buildWasm],
-  [
-    "typescript",
-    () => run(process.execPath, [join(root, "node_modules/@typescript/native/bin/tsc"), "--noEmit"]),
-  ],
-  [
-    "typescript of the worker",
-    () =>
-      run(process.execPath, [
-        join(root, "node_modules/@typescript/native/bin/tsc"),
-        "--noEmit",
-        "-p",
-        "www/worker",
-      ]),
-  ],
-  ["eslint", () => tool("eslint", ["."])],
-  ["unit", () => tool("vitest", ["run"])],
-  ["site", buildSite],
-  ["web", () => browser().then(() => tool("playwright", ["test"]))],
-];
-
-const wanted = process.argv.slice(2);
-for (const [name, step] of STEPS) {
-  if (wanted.length > 0 && !wanted.some((word) => name.includes(word))) continue;
-  const start = Date.now();
-  say(`\n== ${name}`);
-  await step();
-  say(`== ${name}: ${((Date.now() - start) / 1000).toFixed(1)} s`);
-}
+  await tool("playwright", ["test"]);
+});

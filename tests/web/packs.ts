@@ -23,6 +23,6 @@ export function makePacks(): void {
     const source = join(ROOT, "tests", "golden", name);
     const groma =
       process.env.GROMA ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "release", "groma");
-    execFileSync(groma, ["convert", source, "-o", out], { stdio: "inherit" });
+    execFileSync(groma, ["convert", source, "-o", out, "--force"], { stdio: "inherit" });
   }
 }
