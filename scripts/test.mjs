@@ -1,5 +1,7 @@
 // `npm test`: everything that must pass. One command proves a change; CI calls exactly this.
 
+import { existsSync } from "node:fs";
+
 import { buildSite } from "./build.mjs";
 import { bringBases } from "./bases.mjs";
 import { answers, installPackages, run, say, tool } from "./lib.mjs";
@@ -28,4 +30,9 @@ await step("lint", async () => {
   await run("npm", ["run", "--silent", "typecheck"]);
 });
 await step("unit tests", () => tool("vitest", ["run"]));
-await step("browser tests", () => tool("playwright", ["test"]));
+await step("browser tests", async () => {
+  // Debian's chromium where it is there, else the one that Playwright brings.
+  if (!existsSync(process.env.CHROMIUM ?? "/usr/bin/chromium"))
+    await tool("playwright", ["install", "chromium"]);
+  await tool("playwright", ["test"]);
+});
