@@ -44,6 +44,9 @@ impl Program {
 
 use super::ops;
 impl Lower<'_> {
+    pub(crate) fn first_columns(&mut self, _op: &ops::rows::FirstColumns) -> Result<()> {
+        Err(none())
+    }
     pub(crate) fn class_row(&mut self, _op: &ops::rows::ClassRow) -> Result<()> {
         Err(none())
     }

@@ -236,3 +236,39 @@ impl Op for ClassRow {
         lower.class_row(self)
     }
 }
+
+#[derive(Debug)]
+pub(crate) struct FirstColumns {
+    pub(crate) x: Value,
+    pub(crate) y: Value,
+    pub(crate) rows: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
+/// The first `count` columns of `x [rows, cols]`.
+pub fn first_columns(p: &mut Plan, x: Value, count: usize) -> Value {
+    let (rows, from) = (p.rows(x), p.cols(x));
+    let y = p.temp(&[rows, count]);
+    p.push(FirstColumns { x, y, rows, from, to: count }, &[x], &[y]);
+    y
+}
+
+impl Op for FirstColumns {
+    fn name(&self) -> &'static str {
+        "first_columns"
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let x = io.f32(self.x)?;
+        let mut y = io.f32_mut(self.y)?;
+        for (y, x) in y.chunks_exact_mut(self.to).zip(x.chunks_exact(self.from)) {
+            y.copy_from_slice(&x[..self.to]);
+        }
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.first_columns(self)
+    }
+}
