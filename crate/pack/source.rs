@@ -28,3 +28,18 @@ pub trait Source {
     /// The bytes of a tensor: little endian, in the type that [`Source::info`] names, rows one after the other.
     fn read(&self, name: &str) -> Result<Vec<u8>>;
 }
+
+/// Rows and columns as they are stored and quantised: the first axis, and all others together. What has fewer than two
+/// axes is one row.
+pub(crate) fn matrix(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [] => (1, 1),
+        [n] => (1, *n),
+        [rows, rest @ ..] => (*rows, rest.iter().product()),
+    }
+}
+
+/// Number of elements, or `None` where it overflows.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+}

@@ -4,6 +4,7 @@
 //! Values are temporaries of the plan or *resident* tensors that outlive it (inputs, caches, outputs).
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -113,6 +114,7 @@ pub struct Plan {
     steps: Vec<Step>,
     taps: Vec<Tap>,
     tapped: bool,
+    given: HashMap<String, Tensor>,
     label: String,
 }
 
@@ -126,8 +128,22 @@ impl Plan {
             steps: Vec::new(),
             taps: Vec::new(),
             tapped,
+            given: HashMap::new(),
             label: String::new(),
         }
+    }
+
+    /// Values that whoever compares stages gives instead of what the stages compute.
+    #[must_use]
+    pub fn with_given(mut self, given: HashMap<String, Tensor>) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// The value given for a stage tensor, if any; stages ask where a near tie would change all that follows.
+    pub fn given(&mut self, name: &str) -> Option<Value> {
+        let tensor = self.given.get(name)?.clone();
+        Some(self.resident(&tensor))
     }
 
     /// The device it is for.
@@ -272,6 +288,14 @@ impl Compiled {
             (_, Device::Cpu(numerics)) => cpu::run(&self.plan, *numerics, ctx).await,
             (None, Device::Gpu(_)) => Err(Error::internal("a GPU plan without a program")),
         }
+    }
+
+    /// Runs it several times in a row (decode steps advance their own state).
+    pub async fn run_times(&self, times: usize, ctx: &Run<'_>) -> Result<()> {
+        for _ in 0..times {
+            self.run(ctx).await?;
+        }
+        Ok(())
     }
 
     /// The recorded plan.

@@ -11,20 +11,39 @@ use crate::tensor::plan::{Op, Plan, Value};
 pub(crate) struct Copy {
     pub(crate) from: Value,
     pub(crate) to: Value,
+    /// The first number read.
     pub(crate) first: usize,
+    /// Where it goes.
+    pub(crate) at: usize,
+    pub(crate) count: usize,
 }
 
 /// Copies all of `from` into `to`, which has as many numbers.
 pub fn copy_into(p: &mut Plan, from: Value, to: &Tensor) -> Result<()> {
-    super::want_size(p.shape(from).iter().product(), to.len(), "the copy")?;
-    copy_part(p, from, 0, to);
+    let count = p.shape(from).iter().product();
+    super::want_size(to.len(), count, "the copy")?;
+    let to = p.resident(to);
+    p.push(Copy { from, to, first: 0, at: 0, count }, &[from], &[to]);
     Ok(())
 }
 
-/// Copies `to.len()` numbers of `from`, beginning at number `first`, into `to`.
-pub fn copy_part(p: &mut Plan, from: Value, first: usize, to: &Tensor) {
-    let to = p.resident(to);
-    p.push(Copy { from, to, first }, &[from], &[to]);
+/// Rows of several values under each other; a single value is handed on as it is.
+pub fn concat_rows(p: &mut Plan, parts: &[Value]) -> Result<Value> {
+    let cols = p.cols(parts[0]);
+    for v in parts {
+        super::want_size(p.cols(*v), cols, "columns of a part")?;
+    }
+    if let [only] = parts {
+        return Ok(*only);
+    }
+    let to = p.temp(&[parts.iter().map(|v| p.rows(*v)).sum(), cols]);
+    let mut at = 0;
+    for from in parts {
+        let count = p.rows(*from) * cols;
+        p.push(Copy { from: *from, to, first: 0, at, count }, &[*from], &[to]);
+        at += count;
+    }
+    Ok(to)
 }
 
 impl Op for Copy {
@@ -33,27 +52,20 @@ impl Op for Copy {
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let (from, to) = (self.first..self.first + self.count, self.at..self.at + self.count);
         match &mut *io.ids_mut(self.to)? {
-            CpuData::U32(out) => {
-                let n = out.len();
-                out.copy_from_slice(&io.ids(self.from)?[self.first..self.first + n]);
-            }
-            out => {
-                let out = out.f32_mut()?;
-                let n = out.len();
-                out.copy_from_slice(&io.f32(self.from)?[self.first..self.first + n]);
-            }
+            CpuData::U32(out) => out[to].copy_from_slice(&io.ids(self.from)?[from]),
+            out => out.f32_mut()?[to].copy_from_slice(&io.f32(self.from)?[from]),
         }
         Ok(())
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        let n = lower.len(self.to);
         let kernel = copy::Copy {
             x: lower.read(self.from)?,
             y: lower.write(self.to)?,
-            params: copy::Params { count: size(n)?, first: size(self.first)? },
+            params: copy::Params { count: size(self.count)?, first: size(self.first)?, at: size(self.at)? },
         };
-        lower.each(kernel, n)
+        lower.each(kernel, self.count)
     }
 }

@@ -62,21 +62,14 @@ pub fn deformable(p: &mut Plan, value: Value, projection: Value, reference: Valu
 /// Queries of one unit of the twin.
 const UNIT: usize = 512;
 
-impl DeformableOp {
-    /// Where one sample lies, in pixels of its level (0 = centre of the first cell).
-    fn place(&self, reference: &[f32], offset: &[f32], level: (usize, usize)) -> (f32, f32) {
-        let (h, w) = (level.0 as f32, level.1 as f32);
-        let (x, y) = if self.numbers == 2 {
-            (reference[0] + offset[0] / w, reference[1] + offset[1] / h)
-        } else {
-            let points = self.shape.points as f32;
-            (
-                reference[0] + offset[0] / points * reference[2] * 0.5,
-                reference[1] + offset[1] / points * reference[3] * 0.5,
-            )
-        };
-        (x * w - 0.5, y * h - 0.5)
+/// Where one sample lies, normalised: around a point by offsets in cells of its level, or around a box by offsets in
+/// shares of its size.
+pub(crate) fn location(reference: &[f32], offset: &[f32], level: (usize, usize), points: usize) -> (f32, f32) {
+    if let [x, y] = *reference {
+        return (x + offset[0] / level.1 as f32, y + offset[1] / level.0 as f32);
     }
+    let points = points as f32;
+    (reference[0] + offset[0] / points * reference[2] * 0.5, reference[1] + offset[1] / points * reference[3] * 0.5)
 }
 
 impl Op for DeformableOp {
@@ -91,7 +84,7 @@ impl Op for DeformableOp {
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let s = &self.shape;
         let (value, projection, reference) = (io.f32(self.value)?, io.f32(self.projection)?, io.f32(self.reference)?);
-        let mut y = io.f32_mut(self.y)?;
+        let mut sums = io.f32_mut(self.y)?;
         let (hd, inner) = (self.width, s.heads * self.width);
         let per_head = s.levels.len() * s.points;
         let samples = s.heads * per_head;
@@ -103,14 +96,15 @@ impl Op for DeformableOp {
                 if s.weights == Weights::Logits {
                     softmax(&mut weights, per_head);
                 }
-                let out = &mut y[q * inner + m * hd..q * inner + (m + 1) * hd];
+                let out = &mut sums[q * inner + m * hd..q * inner + (m + 1) * hd];
                 out.fill(0.0);
                 let mut start = 0;
                 for (l, &level) in s.levels.iter().enumerate() {
                     for point in 0..s.points {
                         let k = l * s.points + point;
                         let at = 2 * (m * per_head + k);
-                        let (px, py) = self.place(r, &row[at..at + 2], level);
+                        let (x, y) = location(r, &row[at..at + 2], level, s.points);
+                        let (px, py) = (x * level.1 as f32 - 0.5, y * level.0 as f32 - 0.5);
                         let (fx, fy) = (px.floor(), py.floor());
                         for (dy, dx) in [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)] {
                             let (xi, yi) = (fx + dx, fy + dy);

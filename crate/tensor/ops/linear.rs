@@ -62,8 +62,21 @@ pub(crate) struct LinearOp {
 
 /// `x [rows, in]` (leading axes are flattened) → `[rows, out]`.
 pub fn linear(p: &mut Plan, x: Value, layer: Linear) -> Result<Value> {
-    let rows = p.rows(x);
-    let out = layer.weight.rows();
+    let y = p.temp(&[p.rows(x), layer.weight.rows()]);
+    record(p, x, layer, y)?;
+    Ok(y)
+}
+
+/// The same into a tensor that outlives the plan, `[rows, out]`.
+pub fn linear_into(p: &mut Plan, x: Value, layer: &Linear, y: &Tensor) -> Result<()> {
+    let shape = [p.rows(x), layer.weight.rows()];
+    let y = p.resident(y);
+    super::want(p, y, &shape, "the place of the result")?;
+    record(p, x, layer.clone(), y)
+}
+
+fn record(p: &mut Plan, x: Value, layer: Linear, y: Value) -> Result<()> {
+    let (rows, out) = (p.rows(x), layer.weight.rows());
     want_size(p.cols(x), layer.weight.cols(), layer.weight.label())?;
     for v in [&layer.bias, &layer.scale].into_iter().flatten() {
         want_size(v.len(), out, v.label())?;
@@ -73,9 +86,8 @@ pub fn linear(p: &mut Plan, x: Value, layer: Linear) -> Result<Value> {
         super::want(p, r, &[rows, out], "the residual")?;
         reads.push(r);
     }
-    let y = p.temp(&[rows, out]);
     p.push(LinearOp { x, y, rows, layer }, &reads, &[y]);
-    Ok(y)
+    Ok(())
 }
 
 /// Multiply-adds of one unit of the twin: about 20 ms in wasm on one core.

@@ -1,6 +1,6 @@
 //! Layer norm (optionally of a sum), RMS norm and group norm. Statistics in f64 on the CPU: they are few and exact.
 
-use super::want_size;
+use super::{Act, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
@@ -18,6 +18,8 @@ pub(crate) struct LayerNorm {
     pub(crate) eps: f32,
     /// `max(x, 0)` before the norm (the region encoder's position branch).
     pub(crate) relu_first: bool,
+    /// Applied to the result (the finest level of the proposer).
+    pub(crate) act: Act,
 }
 
 /// `LN(x + plus)` over the last axis, variance biased.
@@ -29,17 +31,26 @@ pub fn layer_norm(
     bias: &Tensor,
     eps: f32,
 ) -> Result<Value> {
-    norm(p, x, plus, weight, bias, eps, false)
+    norm(p, (x, plus), (weight, bias), eps, false, Act::None)
 }
 
-pub(crate) fn norm(
+/// `LN(max(x, 0))`.
+pub fn relu_layer_norm(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Value> {
+    norm(p, (x, None), (weight, bias), eps, true, Act::None)
+}
+
+/// `act(LN(x))`.
+pub fn layer_norm_act(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, eps: f32, act: Act) -> Result<Value> {
+    norm(p, (x, None), (weight, bias), eps, false, act)
+}
+
+fn norm(
     p: &mut Plan,
-    x: Value,
-    plus: Option<Value>,
-    weight: &Tensor,
-    bias: &Tensor,
+    (x, plus): (Value, Option<Value>),
+    (weight, bias): (&Tensor, &Tensor),
     eps: f32,
     relu_first: bool,
+    act: Act,
 ) -> Result<Value> {
     want_size(weight.len(), p.cols(x), weight.label())?;
     want_size(bias.len(), p.cols(x), bias.label())?;
@@ -49,7 +60,7 @@ pub(crate) fn norm(
         super::want(p, v, &p.shape(x).to_vec(), "the sum's second term")?;
         reads.push(v);
     }
-    p.push(LayerNorm { x, plus, y, weight: weight.clone(), bias: bias.clone(), eps, relu_first }, &reads, &[y]);
+    p.push(LayerNorm { x, plus, y, weight: weight.clone(), bias: bias.clone(), eps, relu_first, act }, &reads, &[y]);
     Ok(y)
 }
 
@@ -76,7 +87,7 @@ impl Op for LayerNorm {
             let var = row.iter().map(|v| f64::from(v - mean) * f64::from(v - mean)).sum::<f64>() / n as f64;
             let inv = (1.0 / (var + f64::from(self.eps)).sqrt()) as f32;
             for ((v, w), b) in row.iter_mut().zip(w.iter()).zip(b.iter()) {
-                *v = (*v - mean) * inv * w + b;
+                *v = self.act.apply((*v - mean) * inv * w + b);
             }
         }
         Ok(())
@@ -97,6 +108,7 @@ impl Op for LayerNorm {
                 rows: size(rows)?,
                 cols: size(self.weight.len())?,
                 flags: u32::from(self.plus.is_some()) + 2 * u32::from(self.relu_first),
+                act: self.act as u32,
                 eps: self.eps,
             },
         };
@@ -259,7 +271,7 @@ pub(crate) fn rms(lower: &mut Lower<'_>, x: Read, rows: usize, norm: (&Tensor, f
         weight: lower.vector(weight)?,
         bias: Lower::none(),
         y,
-        params: kernels::norm::Params { rows: size(rows)?, cols: size(weight.len())?, flags: 0, eps },
+        params: kernels::norm::Params { rows: size(rows)?, cols: size(weight.len())?, flags: 0, act: 0, eps },
     };
     lower.dispatch(kernel, groups(lanes, rows));
     Ok(())

@@ -244,3 +244,90 @@ impl Op for RowsToColumns {
         lower.each(kernel, self.batch * self.rows * self.cols)
     }
 }
+
+#[derive(Debug)]
+pub(crate) struct ClassRow {
+    pub(crate) x: Value,
+    pub(crate) table: Value,
+    pub(crate) y: Value,
+}
+
+/// `x [n, c]` below one empty row, plus `table [1 + n, c]`: patches get their positions, the class token (already added
+/// into the table's first row) comes first.
+pub fn with_class_row(p: &mut Plan, x: Value, table: Value) -> Result<Value> {
+    want(p, table, &[p.rows(x) + 1, p.cols(x)], "the position table")?;
+    let y = p.temp(&p.shape(table).to_vec());
+    p.push(ClassRow { x, table, y }, &[x, table], &[y]);
+    Ok(y)
+}
+
+impl Op for ClassRow {
+    fn name(&self) -> &'static str {
+        "class_row"
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let x = io.f32(self.x)?;
+        let mut y = io.f32_mut(self.y)?;
+        y.copy_from_slice(&io.f32(self.table)?);
+        let c = y.len() - x.len();
+        y[c..].iter_mut().zip(x.iter()).for_each(|(y, x)| *y += x);
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        let n = lower.len(self.y);
+        let kernel = kernels::class_row::ClassRow {
+            x: lower.read(self.x)?,
+            table: lower.read(self.table)?,
+            y: lower.write(self.y)?,
+            params: kernels::class_row::Params { count: size(n)?, cols: size(n - lower.len(self.x))? },
+        };
+        lower.each(kernel, n)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FirstColumns {
+    pub(crate) x: Value,
+    pub(crate) y: Value,
+    pub(crate) rows: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
+/// The first `count` columns of `x [rows, cols]`.
+pub fn first_columns(p: &mut Plan, x: Value, count: usize) -> Value {
+    let (rows, from) = (p.rows(x), p.cols(x));
+    let y = p.temp(&[rows, count]);
+    p.push(FirstColumns { x, y, rows, from, to: count }, &[x], &[y]);
+    y
+}
+
+impl Op for FirstColumns {
+    fn name(&self) -> &'static str {
+        "first_columns"
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let x = io.f32(self.x)?;
+        let mut y = io.f32_mut(self.y)?;
+        for (y, x) in y.chunks_exact_mut(self.to).zip(x.chunks_exact(self.from)) {
+            y.copy_from_slice(&x[..self.to]);
+        }
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        let kernel = kernels::first_columns::FirstColumns {
+            x: lower.read(self.x)?,
+            y: lower.write(self.y)?,
+            params: kernels::first_columns::Params {
+                count: size(self.rows * self.to)?,
+                from: size(self.from)?,
+                to: size(self.to)?,
+            },
+        };
+        lower.each(kernel, self.rows * self.to)
+    }
+}

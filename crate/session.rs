@@ -1,1 +1,0 @@
-//! One photo, many questions: what is kept, what is computed again.
