@@ -1,7 +1,7 @@
 //! Links `shaders/*.wesl` into plain WGSL, checks every permutation with naga and writes one typed Rust module a kernel
 //! family: named bindings, a parameter struct, an enum for every axis of permutations. Nothing of it runs later.
 //!
-//! A family names its axes in comments at the top of its file, `// axis tile: straight shared`: one feature of each axis
+//! A family names its axes in comments at the top of its file, `// axis tile: straight tiled`: one feature of each axis
 //! is set in every permutation. `// with normed` sets a feature in all of them. The axis `format` is the type
 //! `WeightFormat`, common to all families.
 
@@ -55,8 +55,10 @@ fn generate() -> Result<(), Failure> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut rust = String::new();
     let files = sorted_files(Path::new("shaders"))?;
-    for file in &files {
-        family(file, &out, &mut rust)?;
+    let failures: Vec<String> =
+        files.iter().filter_map(|f| family(f, &out, &mut rust).err()).map(|e| e.to_string()).collect();
+    if !failures.is_empty() {
+        return Err(failures.join("\n").into());
     }
     writeln!(rust, "/// The permutations of every family.\npub static FAMILIES: &[&[Permutation]] = &[")?;
     for stem in files.iter().filter_map(|f| f.file_stem()).filter_map(|s| s.to_str()) {
@@ -126,7 +128,9 @@ fn permutation(
     let name = std::iter::once(stem).chain(choice.iter().map(String::as_str)).collect::<Vec<_>>().join("_");
     fs::write(out.join(format!("{name}.wgsl")), &linked)?;
     let module = naga::front::wgsl::parse_str(&linked).map_err(|e| e.emit_to_string(&linked))?;
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+    // core WGSL's unpack2x16float, which naga counts apart
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(&linked))?;
     reflect(name, &module)

@@ -33,13 +33,15 @@ pub struct Options {
     pub map_latency_ms: u64,
     /// Fail allocations beyond this many bytes in all.
     pub memory: Option<u64>,
+    /// Pretend that no more than this many bytes can be bound at once.
+    pub binding: Option<u64>,
     /// Choose kernels as if the adapter were a software one, or a real one.
     pub software_kernels: Option<bool>,
 }
 
 impl Options {
     /// What the environment asks for: `GROMA_ADAPTER=software|hardware`, `GROMA_LIMITS=default`,
-    /// `GROMA_KERNELS=software|hardware`, `GROMA_MAP_LATENCY_MS`, `GROMA_GPU_MEMORY` (bytes).
+    /// `GROMA_KERNELS=software|hardware`, `GROMA_MAP_LATENCY_MS`, `GROMA_GPU_MEMORY` and `GROMA_BINDING` (bytes).
     #[must_use]
     pub fn from_env() -> Self {
         let get = |name: &str| std::env::var(name).unwrap_or_default();
@@ -52,6 +54,7 @@ impl Options {
             default_limits: get("GROMA_LIMITS") == "default",
             map_latency_ms: get("GROMA_MAP_LATENCY_MS").parse().unwrap_or(0),
             memory: get("GROMA_GPU_MEMORY").parse().ok(),
+            binding: get("GROMA_BINDING").parse().ok(),
             software_kernels: match get("GROMA_KERNELS").as_str() {
                 "software" => Some(true),
                 "hardware" => Some(false),
@@ -163,7 +166,7 @@ impl Gpu {
         });
         let traits = Traits {
             software: options.software_kernels.unwrap_or(software),
-            binding: info.binding.min(info.buffer),
+            binding: options.binding.unwrap_or(u64::MAX).min(info.binding).min(info.buffer),
         };
         Ok(Self(Arc::new(Shared {
             device,

@@ -36,7 +36,7 @@ pub fn weight_format(dtype: DType, k: usize) -> WeightFormat {
 /// Tile of a matrix product, and the rows and columns of a workgroup.
 #[must_use]
 pub fn gemm_tile(traits: Traits) -> (gemm::Tile, usize, usize) {
-    if traits.software { (gemm::Tile::Straight, 8, 64) } else { (gemm::Tile::Shared, 64, 64) }
+    if traits.software { (gemm::Tile::Straight, 8, 64) } else { (gemm::Tile::Tiled, 64, 64) }
 }
 
 /// Threads that share a pair of rows of a matrix times one row (a power of two, at most 64): neighbours should read

@@ -115,7 +115,7 @@ fn table(lower: &mut Lower<'_>, op: &Embed, t: &Tensor, first: usize) -> Result<
                 k: size(t.cols())?,
                 k4: size(k4)?,
                 scales: size(w.slice.scales)?,
-                from: size(op.first)?,
+                start: size(op.first)?,
                 first: size(first + w.slice.first)?,
                 count: size(w.slice.rows)?,
             },

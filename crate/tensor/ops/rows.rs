@@ -324,7 +324,7 @@ impl Op for FirstColumns {
             y: lower.write(self.y)?,
             params: kernels::first_columns::Params {
                 count: size(self.rows * self.to)?,
-                from: size(self.from)?,
+                stride: size(self.from)?,
                 to: size(self.to)?,
             },
         };
