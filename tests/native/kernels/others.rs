@@ -162,8 +162,8 @@ fn boxes() {
     let cases = vec![
         case("first_reference", |b| {
             let delta = b.scaled(&[3, 4], 3.0);
-            let proposals = b.rand.numbers(25).iter().enumerate().map(|(i, v)| {
-                if i % 5 == 4 { f32::from(u8::from(i != 14)) } else { *v }
+            let proposals = b.rand.numbers(25).into_iter().enumerate().map(|(i, v)| {
+                if i % 5 == 4 { f32::from(u8::from(i != 14)) } else { v }
             });
             let proposals: Vec<f32> = proposals.collect();
             let proposals = b.plan.constant("proposals", &[5, 5], &proposals)?;
