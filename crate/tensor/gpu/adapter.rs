@@ -218,7 +218,7 @@ impl Gpu {
     /// Loses the device as a crash would: for tests.
     pub fn lose(&self) {
         self.0.device.destroy();
-        self.nudge();
+        self.block();
     }
 
     /// Lets native callbacks run; the browser's come by themselves.

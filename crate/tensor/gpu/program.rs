@@ -144,6 +144,7 @@ impl Program {
                 before = Some((done, web_time::Instant::now(), flops));
             }
         }
+        gpu.nudge();
         gpu.check()
     }
 
