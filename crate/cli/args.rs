@@ -23,14 +23,14 @@ Examples:
 Text goes to stdout, everything else to stderr. PHOTO is a PNG, JPEG or WebP file, or - for stdin.
 Boxes are x0,y0,x1,y1 in pixels of the photo as it is seen, after its EXIF orientation.
 
-Exit status: 0 done, 1 the work failed, 2 the call was wrong (also: no such photo, a box outside the photo,
-an empty or too long question), 3 no model, 4 no device, 130 interrupted.";
+Exit status: 0 done, 1 the work failed, 2 the call was wrong (also: no such photo, a box outside
+the photo, an empty or too long question), 3 no model, 4 no device, 130 interrupted.";
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "groma", version, about = ABOUT, after_help = AFTER, styles = STYLES, max_term_width = 100)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
-pub struct Cli {
+pub(super) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -38,7 +38,7 @@ pub struct Cli {
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Ask a question about a photo
     #[command(after_help = "\
 Examples:
@@ -89,7 +89,7 @@ Examples:
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DeviceChoice {
+pub(super) enum DeviceChoice {
     /// A GPU where there is a real one, else the processor
     #[default]
     Auto,
@@ -101,7 +101,7 @@ pub enum DeviceChoice {
 
 /// How the processor multiplies quantised matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum NumericsChoice {
+pub(super) enum NumericsChoice {
     /// Activations are rounded to 8 bits
     #[default]
     Fast,
@@ -111,7 +111,7 @@ pub enum NumericsChoice {
 
 /// Which model, and where it runs.
 #[derive(Clone, Debug, Args)]
-pub struct Engine {
+pub(super) struct Engine {
     /// A model pack or checkpoint: its folder, its model.json, or the name of an installed pack
     #[arg(short, long, value_name = "MODEL", env = "GROMA_MODEL", hide_env_values = true)]
     pub model: Option<String>,
@@ -125,7 +125,7 @@ pub struct Engine {
 
 /// How the result is told.
 #[derive(Clone, Debug, Args)]
-pub struct Output {
+pub(super) struct Output {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -136,12 +136,10 @@ pub struct Output {
 
 /// What every question shares.
 #[derive(Clone, Debug, Args)]
-pub struct Say {
+pub(super) struct Say {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub engine: Engine,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub output: Output,
     /// Draw the answer's numbered boxes on the photo and save it (PNG, JPEG or WebP)
     #[arg(long, value_name = "FILE")]
@@ -159,7 +157,7 @@ pub struct Say {
 
 /// `groma ask`
 #[derive(Debug, Args)]
-pub struct Ask {
+pub(super) struct Ask {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     /// The question; [1], [2] … in it stand for the boxes
@@ -171,37 +169,34 @@ pub struct Ask {
     #[arg(long)]
     pub plain: bool,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub say: Say,
 }
 
 /// `groma detect`
 #[derive(Debug, Args)]
-pub struct Find {
+pub(super) struct Find {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     /// What to find: dog
     pub label: String,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub say: Say,
 }
 
 /// `groma locate`
 #[derive(Debug, Args)]
-pub struct Locate {
+pub(super) struct Locate {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     /// What to find: the man in red
     pub phrase: String,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub say: Say,
 }
 
 /// `groma caption`
 #[derive(Debug, Args)]
-pub struct Caption {
+pub(super) struct Caption {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     /// The box to describe
@@ -211,23 +206,21 @@ pub struct Caption {
     #[arg(long)]
     pub long: bool,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub say: Say,
 }
 
 /// `groma describe`
 #[derive(Debug, Args)]
-pub struct Describe {
+pub(super) struct Describe {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub say: Say,
 }
 
 /// `groma regions`
 #[derive(Debug, Args)]
-pub struct Regions {
+pub(super) struct Regions {
     /// The photo, or - for stdin
     pub photo: PathBuf,
     /// The most regions
@@ -243,16 +236,14 @@ pub struct Regions {
     #[arg(long, value_name = "FILE")]
     pub overlay: Option<PathBuf>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub engine: Engine,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub output: Output,
 }
 
 /// `groma convert`
 #[derive(Debug, Args)]
-pub struct Convert {
+pub(super) struct Convert {
     /// A folder of official form, one with bases.json, or a Hugging Face repository (owner/name)
     pub source: String,
     /// The folder of the pack
@@ -274,7 +265,7 @@ pub struct Convert {
 
 /// `groma verify`
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(super) struct Verify {
     /// A folder of golden data, or one that holds several
     pub dir: PathBuf,
     /// Where the bases lie whose weights are not stored
@@ -290,12 +281,10 @@ pub struct Verify {
 
 /// `groma bench`
 #[derive(Debug, Args)]
-pub struct Bench {
+pub(super) struct Bench {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub engine: Engine,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub output: Output,
     /// How often each stage runs
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
@@ -310,9 +299,8 @@ pub struct Bench {
 
 /// `groma info`
 #[derive(Debug, Args)]
-pub struct Info {
+pub(super) struct Info {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print it")]
     pub engine: Engine,
     /// Print one JSON object
     #[arg(long)]
@@ -321,15 +309,18 @@ pub struct Info {
 
 /// A box as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PixelBox(pub [f32; 4]);
+pub(super) struct PixelBox(pub [f32; 4]);
 
 impl FromStr for PixelBox {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || "a box is four numbers: x0,y0,x1,y1".to_owned();
-        let numbers: Vec<f32> =
-            text.split(',').map(|n| n.trim().parse().ok().filter(|v: &f32| v.is_finite())).collect::<Option<_>>().ok_or_else(wrong)?;
+        let numbers: Vec<f32> = text
+            .split(',')
+            .map(|n| n.trim().parse().ok().filter(|v: &f32| v.is_finite()))
+            .collect::<Option<_>>()
+            .ok_or_else(wrong)?;
         let bbox: [f32; 4] = numbers.try_into().map_err(|_| wrong())?;
         if bbox[2] <= bbox[0] || bbox[3] <= bbox[1] {
             return Err("the box has no area: x0 < x1 and y0 < y1 are needed".to_owned());

@@ -118,7 +118,7 @@ fn picture(side: usize) -> Result<Rgb> {
 }
 
 /// Measures.
-pub async fn bench(args: &Bench, cancel: &Cancel) -> Result<ExitCode> {
+pub(super) async fn bench(args: &Bench, cancel: &Cancel) -> Result<ExitCode> {
     let aside = Aside::new(args.output.quiet);
     let model = engine::load(&args.engine, &aside, cancel).await?;
     let rgb = picture(args.side.unwrap_or(model.config().image_size))?;
@@ -138,7 +138,11 @@ pub async fn bench(args: &Bench, cancel: &Cancel) -> Result<ExitCode> {
         "memory": { "weights": model.weights().bytes(), "kv": kv_bytes(&model), "largest_activation": largest(&model)?, "peak": peak() },
     });
     let mut out = Out::stdout();
-    if args.output.json { out.json(&report)? } else { out.say(&text(&report))? }
+    if args.output.json {
+        out.json(&report)?
+    } else {
+        out.say(&text(&report))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -167,7 +171,8 @@ async fn stretch(
         let start = Instant::now();
         let read = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
         let c = model.config();
-        let rules = select::Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
+        let rules =
+            select::Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
         let selected = select::select(read[0].as_chunks().0, &read[1], &[], &rules)?;
         here.named("select").ms.push(milliseconds(start));
         let (plan, regions) = photo_tokens_plan(model, &vision.seen.maps, &selected.boxes, false)?;
@@ -255,7 +260,9 @@ async fn second_question(model: &Rc<Model>, rgb: &Rgb, aside: &Aside, cancel: &C
 
 fn pack(args: &Bench) -> Result<Value> {
     Ok(match engine::open(args.engine.model.as_deref())? {
-        Opened::Checkpoint(_) => json!({ "name": engine::find(args.engine.model.as_deref())?, "sha256": null, "quantisation": null }),
+        Opened::Checkpoint(_) => {
+            json!({ "name": engine::find(args.engine.model.as_deref())?, "sha256": null, "quantisation": null })
+        }
         Opened::Pack(p) => {
             let m = p.index().manifest();
             let hashes: Vec<&str> = m.files.iter().map(|f| f.sha256.as_str()).collect();

@@ -16,7 +16,7 @@ use crate::tensor::{Device, Numerics};
 const DEFAULT: &str = "groma-s";
 
 /// A model's files, opened.
-pub enum Opened {
+pub(super) enum Opened {
     /// A model pack.
     Pack(Box<Pack>),
     /// A folder of official form.
@@ -26,7 +26,7 @@ pub enum Opened {
 impl Opened {
     /// As a source of weights.
     #[must_use]
-    pub fn source(&self) -> &dyn Source {
+    pub(super) fn source(&self) -> &dyn Source {
         match self {
             Opened::Pack(p) => p.as_ref(),
             Opened::Checkpoint(c) => c.as_ref(),
@@ -56,11 +56,13 @@ fn data_folder() -> Option<PathBuf> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.join("model.json").is_file() || path.join("config.json").is_file() || path.ends_with("model.json") && path.is_file()
+    path.join("model.json").is_file()
+        || path.join("config.json").is_file()
+        || path.ends_with("model.json") && path.is_file()
 }
 
 /// Finds the model that is meant: a path, or the name of an installed pack.
-pub fn find(model: Option<&str>) -> Result<PathBuf> {
+pub(super) fn find(model: Option<&str>) -> Result<PathBuf> {
     let name = model.filter(|m| !m.is_empty()).unwrap_or(DEFAULT);
     let given = PathBuf::from(name);
     if model.is_some() && is_model(&given) {
@@ -68,7 +70,9 @@ pub fn find(model: Option<&str>) -> Result<PathBuf> {
     }
     // A folder that is there is what was meant, even if it is no model: its own error says more than "not found".
     if model.is_some() && given.exists() {
-        return Err(Error::new(Code::NoModel, "no model here").expected("model.json or config.json", "neither").at(name));
+        return Err(Error::new(Code::NoModel, "no model here")
+            .expected("model.json or config.json", "neither")
+            .at(name));
     }
     let plain = given.components().count() == 1;
     let places = if plain { places(name) } else { vec![given] };
@@ -79,14 +83,18 @@ pub fn find(model: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Opens the model that is meant, without reading its weights.
-pub fn open(model: Option<&str>) -> Result<Opened> {
+pub(super) fn open(model: Option<&str>) -> Result<Opened> {
     let path = find(model)?;
     let is_pack = path.is_file() || path.join("model.json").is_file();
-    Ok(if is_pack { Opened::Pack(Box::new(Pack::open(&path)?)) } else { Opened::Checkpoint(Box::new(Checkpoint::open(&path)?)) })
+    Ok(if is_pack {
+        Opened::Pack(Box::new(Pack::open(&path)?))
+    } else {
+        Opened::Checkpoint(Box::new(Checkpoint::open(&path)?))
+    })
 }
 
 /// Opens the device that is meant.
-pub async fn device(choice: DeviceChoice, numerics: NumericsChoice) -> Result<Device> {
+pub(super) async fn device(choice: DeviceChoice, numerics: NumericsChoice) -> Result<Device> {
     let cpu = Device::Cpu(match numerics {
         NumericsChoice::Fast => Numerics::Fast,
         NumericsChoice::Exact => Numerics::Exact,
@@ -108,7 +116,7 @@ fn is_real(device: &Device) -> bool {
 }
 
 /// Opens device and model, and reads the weights.
-pub async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Result<Rc<Model>> {
+pub(super) async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Result<Rc<Model>> {
     // A missing model is cheaper to find out than a device.
     let opened = open(engine.model.as_deref())?;
     let device = device(engine.device, engine.numerics).await?;
@@ -117,7 +125,11 @@ pub async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Result<Rc<
 }
 
 /// Runs something that tells its progress and can be stopped.
-pub async fn with_run<T>(aside: &Aside, cancel: &Cancel, work: impl AsyncFnOnce(&Run<'_>) -> Result<T>) -> Result<T> {
+pub(super) async fn with_run<T>(
+    aside: &Aside,
+    cancel: &Cancel,
+    work: impl AsyncFnOnce(&Run<'_>) -> Result<T>,
+) -> Result<T> {
     let progress = |done, all| aside.progress(done, all);
     let mut run = Run::default();
     run.cancel = cancel.clone();

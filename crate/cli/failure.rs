@@ -6,19 +6,19 @@ use std::process::ExitCode;
 use crate::error::{Code, Error};
 
 /// The work failed.
-pub const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 /// The call was wrong.
-pub const WRONG_CALL: u8 = 2;
+pub(super) const WRONG_CALL: u8 = 2;
 /// There is no model.
-pub const NO_MODEL: u8 = 3;
+pub(super) const NO_MODEL: u8 = 3;
 /// There is no device.
-pub const NO_DEVICE: u8 = 4;
+pub(super) const NO_DEVICE: u8 = 4;
 /// Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// The exit status of an error.
 #[must_use]
-pub fn status(code: Code) -> u8 {
+pub(super) fn status(code: Code) -> u8 {
     match code {
         Code::Usage | Code::BoxOutside | Code::QuestionEmpty | Code::PromptTooLong => WRONG_CALL,
         Code::NoModel => NO_MODEL,
@@ -50,7 +50,7 @@ fn way_on(code: Code) -> Option<&'static str> {
 
 /// The text of an error: what went wrong, then what to do. The last line is the one that helps.
 #[must_use]
-pub fn text(e: &Error, colour: bool) -> String {
+pub(super) fn text(e: &Error, colour: bool) -> String {
     let (red, plain) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     if e.code == Code::Aborted {
         return "interrupted".to_owned();
@@ -63,7 +63,7 @@ pub fn text(e: &Error, colour: bool) -> String {
 }
 
 /// Tells an error on stderr and gives its exit status.
-pub fn report(e: &Error) -> ExitCode {
+pub(super) fn report(e: &Error) -> ExitCode {
     eprintln!("{}", text(e, super::out::colours(std::io::stderr().is_terminal())));
     status(e.code).into()
 }

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Device};
 const BLOCK: usize = 32;
 
 /// Says what there is.
-pub async fn info(args: &Info) -> Result<ExitCode> {
+pub(super) async fn info(args: &Info) -> Result<ExitCode> {
     let opened = engine::open(args.engine.model.as_deref())?;
     let config = Config::from_json(opened.source().config())?;
     // Without a device there is still a model to speak of.
@@ -38,12 +38,16 @@ pub async fn info(args: &Info) -> Result<ExitCode> {
         all["kept_f16"] = json!(kept_f16(pack));
     }
     let mut out = Out::stdout();
-    if args.json { out.json(&all)? } else { out.say(&text(&all))? }
+    if args.json {
+        out.json(&all)?
+    } else {
+        out.say(&text(&all))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A device in a few words.
-pub fn describe(device: &Device) -> Value {
+pub(super) fn describe(device: &Device) -> Value {
     match device {
         Device::Cpu(numerics) => json!({ "kind": "cpu", "numerics": format!("{numerics:?}").to_lowercase() }),
         Device::Gpu(_) => json!({ "kind": "gpu" }),
@@ -66,12 +70,12 @@ fn model(opened: &Opened, args: &Info) -> Value {
 
 /// Matrices whose rows no block fits: they stay f16 whatever type was asked for.
 fn kept_f16(pack: &Pack) -> Vec<&str> {
-    let odd = |i: &TensorInfo| i.dtype == DType::F16 && i.shape.len() == 2 && i.shape[1] % BLOCK != 0;
+    let odd = |i: &TensorInfo| i.dtype == DType::F16 && i.shape.len() == 2 && !i.shape[1].is_multiple_of(BLOCK);
     pack.index().tensors().filter(|(_, t)| odd(&t.info)).map(|(name, _)| name).collect()
 }
 
 /// Bytes for people.
-pub fn megabytes(bytes: u64) -> String {
+pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
@@ -95,12 +99,16 @@ fn text(all: &Value) -> String {
         all["context_length"], all["image_tokens"]
     ));
     lines.push(match device["kind"].as_str() {
-        Some(kind) => format!("device   {kind}{}", device.get("name").or(device.get("numerics")).map(|n| format!(" ({})", word(n))).unwrap_or_default()),
+        Some(kind) => format!(
+            "device   {kind}{}",
+            device.get("name").or(device.get("numerics")).map(|n| format!(" ({})", word(n))).unwrap_or_default()
+        ),
         None => format!("device   none: {}", word(&device["message"])),
     });
     let odd = all["kept_f16"].as_array().map_or(0, Vec::len);
     if odd > 0 {
-        lines.push(format!("f16      {odd} matrices whose rows are no multiple of {BLOCK}: {}", list(&all["kept_f16"])));
+        lines
+            .push(format!("f16      {odd} matrices whose rows are no multiple of {BLOCK}: {}", list(&all["kept_f16"])));
     }
     lines.join("\n") + "\n"
 }

@@ -9,14 +9,14 @@ use crate::error::{Code, Error, Result};
 
 /// Whether colours may be used on a stream that is a terminal or not.
 #[must_use]
-pub fn colours(terminal: bool) -> bool {
+pub(super) fn colours(terminal: bool) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 /// What the user asked for. A reader that has gone away (`| head`) is no failure: the rest is not said.
 #[derive(Debug)]
-pub struct Out {
+pub(super) struct Out {
     gone: bool,
     /// Whether to colour.
     pub colour: bool,
@@ -25,12 +25,12 @@ pub struct Out {
 impl Out {
     /// To stdout.
     #[must_use]
-    pub fn stdout() -> Self {
+    pub(super) fn stdout() -> Self {
         Self { gone: false, colour: colours(io::stdout().is_terminal()) }
     }
 
     /// Says something at once, without a line's end of its own.
-    pub fn say(&mut self, text: &str) -> Result<()> {
+    pub(super) fn say(&mut self, text: &str) -> Result<()> {
         if self.gone {
             return Ok(());
         }
@@ -45,14 +45,14 @@ impl Out {
     }
 
     /// Says a JSON object.
-    pub fn json(&mut self, value: &serde_json::Value) -> Result<()> {
+    pub(super) fn json(&mut self, value: &serde_json::Value) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal(e.to_string()))?;
         self.say(&(text + "\n"))
     }
 
     /// A text in the colour of a region's number.
     #[must_use]
-    pub fn numbered(&self, number: usize, text: &str) -> String {
+    pub(super) fn numbered(&self, number: usize, text: &str) -> String {
         let [r, g, b] = super::overlay::colour(number);
         if self.colour { format!("\x1b[38;2;{r};{g};{b}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -60,7 +60,7 @@ impl Out {
 
 /// Remarks and progress on stderr.
 #[derive(Debug)]
-pub struct Aside {
+pub(super) struct Aside {
     quiet: bool,
     bar: ProgressBar,
 }
@@ -68,7 +68,7 @@ pub struct Aside {
 impl Aside {
     /// Nothing at all where `quiet`.
     #[must_use]
-    pub fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         let shown = !quiet && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
@@ -82,24 +82,24 @@ impl Aside {
     }
 
     /// Begins a stretch of work.
-    pub fn stage(&self, name: &'static str) {
+    pub(super) fn stage(&self, name: &'static str) {
         self.bar.set_message(name);
         self.bar.set_position(0);
     }
 
     /// So much of it is done.
-    pub fn progress(&self, done: usize, all: usize) {
+    pub(super) fn progress(&self, done: usize, all: usize) {
         self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);
     }
 
     /// Takes the bar away, before words appear.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
     /// A remark that is not part of the result.
-    pub fn remark(&self, text: &str) {
+    pub(super) fn remark(&self, text: &str) {
         if !self.quiet {
             self.bar.suspend(|| eprintln!("{text}"));
         }

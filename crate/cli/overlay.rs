@@ -42,7 +42,7 @@ const BLACK: Pixel<u8> = Pixel([0; 3]);
 
 /// A box to draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Mark {
+pub(super) struct Mark {
     /// Its number; `None` for a box that a person gave.
     pub number: Option<usize>,
     /// `[x0, y0, x1, y1]` in pixels.
@@ -51,12 +51,12 @@ pub struct Mark {
 
 /// The colour of a number.
 #[must_use]
-pub fn colour(number: usize) -> [u8; 3] {
+pub(super) fn colour(number: usize) -> [u8; 3] {
     PALETTE[number % PALETTE.len()]
 }
 
 /// The format that a file's name asks for. Called before any work, so that a wrong name costs nothing.
-pub fn format_of(path: &Path) -> Result<ImageFormat> {
+pub(super) fn format_of(path: &Path) -> Result<ImageFormat> {
     match ImageFormat::from_path(path) {
         Ok(f @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => Ok(f),
         _ => {
@@ -67,7 +67,7 @@ pub fn format_of(path: &Path) -> Result<ImageFormat> {
 }
 
 /// Draws the marks on the photo and saves it. The file appears whole or not at all.
-pub fn save(photo: &Rgb, marks: &[Mark], path: &Path) -> Result<()> {
+pub(super) fn save(photo: &Rgb, marks: &[Mark], path: &Path) -> Result<()> {
     let format = format_of(path)?;
     let picture = draw(photo, marks)?;
     let io = |e: &dyn std::fmt::Display| Error::new(Code::Io, e.to_string()).at(path.display());
@@ -83,7 +83,7 @@ pub fn save(photo: &Rgb, marks: &[Mark], path: &Path) -> Result<()> {
 }
 
 /// Draws the marks on a copy of the photo, the first ones on top.
-pub fn draw(photo: &Rgb, marks: &[Mark]) -> Result<RgbImage> {
+pub(super) fn draw(photo: &Rgb, marks: &[Mark]) -> Result<RgbImage> {
     let mut canvas = RgbImage::from_raw(photo.width as u32, photo.height as u32, photo.data.clone())
         .ok_or_else(|| Error::internal("a photo's pixels do not fill it"))?;
     // One dot of a digit; a label is then about a thirtieth of the shorter side.
@@ -101,8 +101,9 @@ pub fn draw(photo: &Rgb, marks: &[Mark]) -> Result<RgbImage> {
 fn corners(canvas: &RgbImage, mark: &Mark) -> [i32; 4] {
     let (w, h) = (canvas.width() as f32, canvas.height() as f32);
     let [x0, y0, x1, y1] = mark.bbox;
-    let [x0, y0] = [x0.clamp(0.0, w - 1.0), y0.clamp(0.0, h - 1.0)];
-    [x0 as i32, y0 as i32, x1.clamp(x0 + 1.0, w) as i32, y1.clamp(y0 + 1.0, h) as i32]
+    // max and min instead of clamp: they take NaN.
+    let [x0, y0] = [x0.max(0.0).min(w - 1.0), y0.max(0.0).min(h - 1.0)];
+    [x0 as i32, y0 as i32, x1.max(x0 + 1.0).min(w) as i32, y1.max(y0 + 1.0).min(h) as i32]
 }
 
 fn outline(canvas: &mut RgbImage, mark: &Mark, thickness: i32) {

@@ -10,7 +10,7 @@ use crate::groma::preprocess::{self, Rgb};
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Reads and decodes.
-pub fn read(path: &Path) -> Result<Rgb> {
+pub(super) fn read(path: &Path) -> Result<Rgb> {
     if path == Path::new("-") {
         return decode(std::io::stdin().lock()).at("stdin");
     }

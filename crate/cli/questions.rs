@@ -18,7 +18,7 @@ use crate::session::{Answer, Photo, Region, Request, Stopped, Task};
 use crate::tensor::plan::Cancel;
 
 /// Answers a task about a photo.
-pub async fn answer(path: &Path, task: Task, say: &Say, cancel: &Cancel) -> Result<ExitCode> {
+pub(super) async fn answer(path: &Path, task: Task, say: &Say, cancel: &Cancel) -> Result<ExitCode> {
     // Whatever can be wrong with the call is said before a model is loaded.
     if let Some(file) = &say.overlay {
         overlay::format_of(file)?;
@@ -156,7 +156,7 @@ fn legend(answer: &Answer, out: &Out) -> String {
 }
 
 /// A region as a line: `3: 10,20,200,220 (0.87)`.
-pub fn line(region: &Region, out: &Out) -> String {
+pub(super) fn line(region: &Region, out: &Out) -> String {
     let [x0, y0, x1, y1] = region.bbox;
     let number = out.numbered(region.id, &region.id.to_string());
     format!("{number}: {x0:.0},{y0:.0},{x1:.0},{y1:.0} ({:.2})\n", region.score)
@@ -168,17 +168,24 @@ fn marks(answer: &Answer, given: &[[f32; 4]]) -> Vec<Mark> {
     named.chain(given.iter().map(|b| Mark { number: None, bbox: *b })).collect()
 }
 
+/// A region as an object. Its numbers are written as short as f32 allows, not as the f64 that JSON would make of them.
+pub(super) fn region_json(region: &Region) -> Value {
+    let short = |v: f32| v.to_string().parse::<f64>().ok();
+    json!({ "id": region.id, "box": region.bbox.map(short), "score": short(region.score) })
+}
+
 /// The answer as one object; segments carry their regions whole.
 fn as_json(rgb: &Rgb, answer: &Answer) -> Value {
     let segment = |s: &Segment| {
-        let regions: Vec<&Region> = s.regions.iter().filter_map(|id| answer.regions.iter().find(|r| r.id == *id)).collect();
+        let known = |id: &usize| answer.regions.iter().find(|r| r.id == *id).map(region_json);
+        let regions: Vec<Value> = s.regions.iter().filter_map(known).collect();
         json!({ "index": s.index, "kind": s.kind, "text": s.text, "closed": s.closed, "regions": regions })
     };
     json!({
         "photo": { "width": rgb.width, "height": rgb.height },
         "text": answer.text,
         "segments": answer.segments.iter().map(segment).collect::<Vec<_>>(),
-        "regions": answer.regions,
+        "regions": answer.regions.iter().map(region_json).collect::<Vec<_>>(),
         "tokens": answer.tokens,
         "stopped": answer.stopped,
         "timing": answer.timing,
@@ -197,14 +204,22 @@ mod tests {
 
     fn answer_of(segments: Vec<Segment>) -> Answer {
         let regions = (0..3).map(region).collect();
-        Answer { text: String::new(), segments, regions, tokens: vec![7], stopped: Stopped::End, timing: Timing::default() }
+        Answer {
+            text: String::new(),
+            segments,
+            regions,
+            tokens: vec![7],
+            stopped: Stopped::End,
+            timing: Timing::default(),
+        }
     }
 
     #[test]
     fn regions_are_named_once_in_order() {
         let segment = |index, regions| Segment { index, kind: Kind::Phrase, text: "x".into(), regions, closed: true };
         let answer = answer_of(vec![segment(0, vec![2, 0]), segment(1, vec![0, 9])]);
-        let out = Out::stdout();
+        let mut out = Out::stdout();
+        out.colour = false;
         assert_eq!(legend(&answer, &out), "2: 1,2,30,40 (0.50)\n0: 1,2,30,40 (0.50)\n");
         assert_eq!(marks(&answer, &[[0.0; 4]]).iter().map(|m| m.number).collect::<Vec<_>>(), [Some(2), Some(0), None]);
         let rgb = Rgb::new(50, 40, vec![0; 6000]).unwrap();
@@ -237,8 +252,10 @@ mod tests {
         let mut events: Vec<Event> = pieces.into_iter().flat_map(|p| parser.push(p)).collect();
         events.extend(parser.finish());
         let (mut stream, mut text) = (Stream::default(), String::new());
+        let mut out = Out::stdout();
+        out.colour = false;
         for event in &events {
-            text.push_str(&stream.words(event, &Out { colour: false, ..Out::stdout() }));
+            text.push_str(&stream.words(event, &out));
         }
         assert_eq!(text, "Two a dog [1, 2], and [0]!");
         assert_eq!(text, join_numbered(parser.segments()));

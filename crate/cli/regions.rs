@@ -15,7 +15,7 @@ use crate::session::Photo;
 use crate::tensor::plan::Cancel;
 
 /// Lists the regions of a photo, best first.
-pub async fn list(args: &Regions, cancel: &Cancel) -> Result<ExitCode> {
+pub(super) async fn list(args: &Regions, cancel: &Cancel) -> Result<ExitCode> {
     if let Some(file) = &args.overlay {
         overlay::format_of(file)?;
     }
@@ -33,7 +33,8 @@ pub async fn list(args: &Regions, cancel: &Cancel) -> Result<ExitCode> {
     regions.truncate(args.limit.unwrap_or(usize::MAX));
     let mut out = Out::stdout();
     if args.output.json {
-        out.json(&json!({ "photo": { "width": rgb.width, "height": rgb.height }, "regions": regions }))?;
+        let list: Vec<_> = regions.iter().map(questions::region_json).collect();
+        out.json(&json!({ "photo": { "width": rgb.width, "height": rgb.height }, "regions": list }))?;
     } else {
         let lines: String = regions.iter().map(|r| questions::line(r, &out)).collect();
         out.say(&lines)?;

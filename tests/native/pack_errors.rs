@@ -99,8 +99,11 @@ fn truncated_and_foreign_files() {
 fn shards_stay_in_their_folder() {
     let dir = tempfile::tempdir().unwrap();
     Model::golden("tiny").write(&dir.path().join("in"));
-    for (shard, code, word) in [("../secret", Code::PackInvalid, "plain file name"), ("absent.safetensors", Code::PartMissing, "absent")] {
-        fs::write(dir.path().join("in/model.safetensors.index.json"), json!({"weight_map": {"a": shard}}).to_string()).unwrap();
+    for (shard, code, word) in
+        [("../secret", Code::PackInvalid, "plain file name"), ("absent.safetensors", Code::PartMissing, "absent")]
+    {
+        fs::write(dir.path().join("in/model.safetensors.index.json"), json!({"weight_map": {"a": shard}}).to_string())
+            .unwrap();
         check(&failure_of(dir.path()), code, &[word]);
     }
 }
@@ -118,7 +121,11 @@ fn broken_packs() {
     let mut bytes = whole.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&part, &bytes).unwrap();
-    check(&Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
+    check(
+        &Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(),
+        Code::PartCorrupt,
+        &["decoder.gguf.000", "SHA-256"],
+    );
     for (at, value, words) in [
         (0, b'X', &["not a GGUF file"][..]),
         (4, 9, &["version", "got 9"]),

@@ -103,7 +103,8 @@ fn sentencepiece(json: &Value) -> Vec<u8> {
             _ => 1,
         };
         // Single characters come after all merges, as in Llama's model.
-        let score = if kind == 1 { -(merges.iter().position(|m| m == piece).unwrap_or(merges.len()) as f32) } else { 0.0 };
+        let score =
+            if kind == 1 { -(merges.iter().position(|m| m == piece).unwrap_or(merges.len()) as f32) } else { 0.0 };
         let mut body = vec![0x0a, piece.len() as u8];
         body.extend(piece.as_bytes());
         body.push(0x15);
@@ -125,14 +126,19 @@ fn sentencepiece_becomes_the_golden_form() {
     let json: Value = serde_json::from_slice(&model.tokenizer.take().unwrap()).unwrap();
     model.write(dir.path());
     fs::write(dir.path().join("tokenizer.model"), sentencepiece(&json)).unwrap();
-    let made: Value = serde_json::from_slice(&Checkpoint::open(dir.path()).unwrap().tokenizer().unwrap().unwrap()).unwrap();
+    let made: Value =
+        serde_json::from_slice(&Checkpoint::open(dir.path()).unwrap().tokenizer().unwrap().unwrap()).unwrap();
     for part in ["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder"] {
         assert_eq!(made[part], json[part], "{part}");
     }
     check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2");
 
-    let added: serde_json::Map<String, Value> =
-        json["added_tokens"].as_array().unwrap().iter().map(|t| (t["content"].as_str().unwrap().into(), t["id"].clone())).collect();
+    let added: serde_json::Map<String, Value> = json["added_tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (t["content"].as_str().unwrap().into(), t["id"].clone()))
+        .collect();
     fs::write(dir.path().join("added_tokens.json"), Value::Object(added).to_string()).unwrap();
     check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2");
     fs::write(dir.path().join("added_tokens.json"), r#"{"[PAD]": 430}"#).unwrap();
