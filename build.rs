@@ -84,7 +84,8 @@ fn family(file: &Path, out: &Path, rust: &mut String) -> Result<(), Failure> {
     let fixed: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("// with ")).map(str::trim).collect();
     let mut permutations = Vec::new();
     for choice in choices(&axes) {
-        permutations.push(permutation(&stem, &axes, &fixed, &choice, out).map_err(|e| format!("{stem} {choice:?}: {e}"))?);
+        permutations
+            .push(permutation(&stem, &axes, &fixed, &choice, out).map_err(|e| format!("{stem} {choice:?}: {e}"))?);
     }
     emit(&stem, &text, &axes, &permutations, rust)
 }

@@ -2,6 +2,7 @@
 //!
 //! `cargo nextest run --run-ignored only quantisation --no-capture`, with photos' paths in `GROMA_PHOTOS` (separated by
 //! commas) and the bases brought by `npm run bases`.
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

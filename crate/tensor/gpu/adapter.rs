@@ -145,9 +145,10 @@ impl Gpu {
         }
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("groma"), required_limits: limits.clone(), ..Default::default() };
-        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
-            Error::new(Code::NoWebgpu, format!("the adapter {} gives no device: {e}", info.name))
-        })?;
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| Error::new(Code::NoWebgpu, format!("the adapter {} gives no device: {e}", info.name)))?;
         let fate = Arc::new(Fate::default());
         listen(&device, &fate);
         let software = info.device_type == wgpu::DeviceType::Cpu;
@@ -405,8 +406,8 @@ fn layouts(device: &wgpu::Device, bindings: &[(u32, Kind)]) -> Layouts {
             count: None,
         })
         .collect();
-    let group = device
-        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("groma"), entries: &entries });
+    let group =
+        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("groma"), entries: &entries });
     let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some("groma"),
         bind_group_layouts: &[Some(&group)],
@@ -415,11 +416,7 @@ fn layouts(device: &wgpu::Device, bindings: &[(u32, Kind)]) -> Layouts {
     (group, pipeline)
 }
 
-fn pipeline(
-    device: &wgpu::Device,
-    permutation: &Permutation,
-    layout: &wgpu::PipelineLayout,
-) -> wgpu::ComputePipeline {
+fn pipeline(device: &wgpu::Device, permutation: &Permutation, layout: &wgpu::PipelineLayout) -> wgpu::ComputePipeline {
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(permutation.name),
         source: wgpu::ShaderSource::Wgsl(permutation.wgsl.into()),

@@ -393,12 +393,8 @@ fn lay(gpu: &Gpu, dtype: DType, job: &Job, raw: &wgpu::Buffer, w: &wgpu::Buffer)
     }
     .call();
     let device = &gpu.0.device;
-    let params = gpu.buffer(
-        "upload",
-        16,
-        Purpose::Temporary,
-        wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-    )?;
+    let params =
+        gpu.buffer("upload", 16, Purpose::Temporary, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
     gpu.send(&params.buffer, 0, &call.params);
     let (layout, _) = gpu.layouts(call.permutation.bindings);
     let group = device.create_bind_group(&wgpu::BindGroupDescriptor {

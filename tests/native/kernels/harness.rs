@@ -171,13 +171,18 @@ pub fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case
             let got = run(case, seed as u64, &Device::Gpu(gpu.clone()), times);
             for (i, (want, got)) in want.iter().zip(&got).enumerate() {
                 let most = want.iter().fold(0f32, |m, v| m.max(v.abs()));
-                let worst = want.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0f32, |m, v| {
-                    if v.is_nan() { f32::INFINITY } else { m.max(v) }
-                });
+                let worst = want
+                    .iter()
+                    .zip(got)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0f32, |m, v| if v.is_nan() { f32::INFINITY } else { m.max(v) });
                 if want.len() != got.len() || worst > tolerance * most {
-                    let at = want.iter().zip(got).position(|(a, b)| !((a - b).abs() <= tolerance * most));
+                    let at = want.iter().zip(got).position(|(a, b)| {
+                        (a - b).abs().partial_cmp(&(tolerance * most)).is_none_or(std::cmp::Ordering::is_gt)
+                    });
                     let values = at.map(|at| (want[at], got[at]));
-                    failures.push(format!("{} [{i}] on {kind}: {worst:e} of {most:e}, first at {at:?} {values:?}", case.0));
+                    failures
+                        .push(format!("{} [{i}] on {kind}: {worst:e} of {most:e}, first at {at:?} {values:?}", case.0));
                 }
             }
         }
