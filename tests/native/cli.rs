@@ -215,6 +215,52 @@ fn the_environment_names_a_model_and_an_option_wins() {
 }
 
 #[test]
+fn a_converted_pack_answers() {
+    let groma = Groma::new();
+    let (tiny, photo) = (golden("tiny"), golden("tiny/photo_A.png"));
+    let convert =
+        |args: &[&str]| groma.run(&[["convert", &tiny, "-o", "data/groma/models/small"].as_slice(), args].concat());
+    let wrong = convert(&["--quant", "q3"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    assert!(!groma.path("data/groma/models/small").exists(), "nothing half-written stays");
+    let out = convert(&["--quant", "f16"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(convert(&[]).status.code(), Some(2), "a pack is not replaced by accident");
+    assert_eq!(convert(&["--force", "--quant", "f16", "--quiet"]).stderr, b"");
+    let info = groma.json(&["info", "--json", "--model", "small"]);
+    assert_eq!(info["model"]["name"], "small");
+    let calls = ["small", &tiny].map(|model| {
+        groma.json(&["describe", &photo, "--json", "--model", model, "--device", "cpu", "--numerics", "exact"])
+    });
+    assert_eq!(calls[0]["tokens"], calls[1]["tokens"], "the weights were f16 all along");
+}
+
+#[test]
+fn bench_has_its_form() {
+    let groma = Groma::new();
+    let report = groma.json(&[
+        "bench",
+        "--json",
+        "--model",
+        &golden("tiny"),
+        "--device",
+        "cpu",
+        "--runs",
+        "1",
+        "--tokens",
+        "12",
+    ]);
+    assert_eq!(report["schema"], 1);
+    let names: Vec<&str> = report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["preprocess", "encoder", "bridge", "proposer", "region_encoder", "select", "prefill", "decode_token"]
+    );
+    let second = |key: &str| report["second_question"][key].as_u64().unwrap();
+    assert!(second("prefilled") < second("prompt") && second("reused") + second("prefilled") == second("prompt"));
+}
+
+#[test]
 fn completions_name_every_command() {
     let groma = Groma::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
