@@ -132,6 +132,17 @@ impl Photo {
         self.drawn.clear();
     }
 
+    /// The regions that the answer to a task will speak of, drawn boxes included. They are computed now and kept for the
+    /// answer, so that whoever shows them has them before its first word.
+    ///
+    /// # Errors
+    /// As [`Photo::ask`], and `aborted`.
+    pub async fn regions_for(&mut self, task: &Task, run: &Run<'_>) -> Result<Vec<Region>> {
+        self.turn(task)?;
+        self.choose(run).await?;
+        Ok(self.chosen.as_ref().map_or_else(Vec::new, |c| self.shown(&c.selected)))
+    }
+
     /// Asks; `on` is told every change of a segment. Stopping ends the answer, and what was said stands.
     ///
     /// # Errors
