@@ -1,7 +1,6 @@
 //! The command line as users and scripts meet it: help, answers, messages, exit statuses.
 //!
 //! Texts are compared with `tests/native/snapshots`; `BLESS=1 cargo test --test cli` writes them anew.
-#![expect(missing_docs, reason = "tests are named by what they say")]
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
