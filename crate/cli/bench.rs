@@ -36,7 +36,17 @@ struct Stage {
     bytes: u64,
 }
 
-/// Stages in the order of their first run.
+impl Stage {
+    /// A stage may be spread over several plans: they are one run of it.
+    fn add_ms(&mut self, ms: f64) {
+        match self.ms.last_mut() {
+            Some(last) => *last += ms,
+            None => self.ms.push(ms),
+        }
+    }
+}
+
+/// Stages in the order of their first run. A round adds up one run of each; [`Stages::take`] collects rounds.
 #[derive(Debug, Default)]
 struct Stages(Vec<Stage>);
 
@@ -61,13 +71,11 @@ impl Stages {
         }
         for step in plan.steps() {
             let stage = self.named(stage_of(step));
-            if let Some(ms) = ms.remove(stage.name.as_str()) {
-                // The first step of a stage in this run begins its sums anew.
-                stage.ms.push(ms);
-                (stage.flops, stage.bytes) = (0, 0);
-            }
             stage.flops += step.op.flops(plan);
             stage.bytes += step.op.weight_bytes();
+        }
+        for (name, ms) in ms {
+            self.named(name).add_ms(ms);
         }
     }
 

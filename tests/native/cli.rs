@@ -1,7 +1,6 @@
 //! The command line as users and scripts meet it: help, answers, messages, exit statuses.
 //!
 //! Texts are compared with `tests/native/snapshots`; `BLESS=1 cargo test --test cli` writes them anew.
-#![expect(missing_docs, reason = "tests are named by what they say")]
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -212,6 +211,52 @@ fn the_environment_names_a_model_and_an_option_wins() {
         groma.command(&["info", "--json", "-m", &golden("tiny2")]).env("GROMA_MODEL", "nowhere").output().unwrap();
     let info: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(info["model"]["place"], golden("tiny2"));
+}
+
+#[test]
+fn a_converted_pack_answers() {
+    let groma = Groma::new();
+    let (tiny, photo) = (golden("tiny"), golden("tiny/photo_A.png"));
+    let convert =
+        |args: &[&str]| groma.run(&[["convert", &tiny, "-o", "data/groma/models/small"].as_slice(), args].concat());
+    let wrong = convert(&["--quant", "q3"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    assert!(!groma.path("data/groma/models/small").exists(), "nothing half-written stays");
+    let out = convert(&["--quant", "f16"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(convert(&[]).status.code(), Some(2), "a pack is not replaced by accident");
+    assert_eq!(convert(&["--force", "--quant", "f16", "--quiet"]).stderr, b"");
+    let info = groma.json(&["info", "--json", "--model", "small"]);
+    assert_eq!(info["model"]["name"], "tiny", "a pack is called as its source");
+    let calls = ["small", &tiny].map(|model| {
+        groma.json(&["describe", &photo, "--json", "--model", model, "--device", "cpu", "--numerics", "exact"])
+    });
+    assert_eq!(calls[0]["tokens"], calls[1]["tokens"], "the weights were f16 all along");
+}
+
+#[test]
+fn bench_has_its_form() {
+    let groma = Groma::new();
+    let report = groma.json(&[
+        "bench",
+        "--json",
+        "--model",
+        &golden("tiny"),
+        "--device",
+        "cpu",
+        "--runs",
+        "1",
+        "--tokens",
+        "12",
+    ]);
+    assert_eq!(report["schema"], 1);
+    let names: Vec<&str> = report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["preprocess", "encoder", "bridge", "proposer", "region_encoder", "select", "prefill", "decode_token"]
+    );
+    let second = |key: &str| report["second_question"][key].as_u64().unwrap();
+    assert!(second("prefilled") < second("prompt") && second("reused") + second("prefilled") == second("prompt"));
 }
 
 #[test]
