@@ -8,6 +8,7 @@ use super::out::Aside;
 use crate::error::{Code, Error, Result};
 use crate::pack::{Checkpoint, Pack, Source};
 use crate::session::Model;
+use crate::tensor::gpu::{Gpu, Options};
 use crate::tensor::plan::{Cancel, Run};
 use crate::tensor::{Device, Numerics};
 
@@ -106,12 +107,13 @@ pub(super) async fn device(choice: DeviceChoice, numerics: NumericsChoice) -> Re
     }
 }
 
+/// What `GROMA_ADAPTER`, `GROMA_LIMITS` and their like ask for.
 async fn gpu() -> Result<Device> {
-    Err(Error::new(Code::NoWebgpu, "this build knows no GPU yet"))
+    Ok(Device::Gpu(Gpu::create(Options::from_env()).await?))
 }
 
-fn is_real(_device: &Device) -> bool {
-    true
+fn is_real(device: &Device) -> bool {
+    matches!(device, Device::Gpu(gpu) if !gpu.is_software())
 }
 
 /// Opens device and model, and reads the weights.
