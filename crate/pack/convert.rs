@@ -45,12 +45,14 @@ impl Options {
             None => (None, text),
             Some((c, word)) => {
                 let words = Component::ALL.map(Component::as_str).join(", ");
-                let c = Component::parse(c).ok_or_else(|| Error::new(Code::Usage, "no such component").expected(words, c).at("--quant"))?;
+                let c = Component::parse(c)
+                    .ok_or_else(|| Error::new(Code::Usage, "no such component").expected(words, c).at("--quant"))?;
                 (Some(c), word)
             }
         };
-        let quant = Quant::parse(word)
-            .ok_or_else(|| Error::new(Code::Usage, "no such type").expected(Quant::WORDS.join(", "), word).at("--quant"))?;
+        let quant = Quant::parse(word).ok_or_else(|| {
+            Error::new(Code::Usage, "no such type").expected(Quant::WORDS.join(", "), word).at("--quant")
+        })?;
         self.quants.push((component, quant));
         Ok(())
     }
@@ -64,10 +66,22 @@ impl Options {
         match (asked, component) {
             (Some((_, quant)), _) => *quant,
             (_, Component::Encoder) => q8,
-            (_, Component::Attention) => if based { q8 } else { four },
+            (_, Component::Attention) => {
+                if based {
+                    q8
+                } else {
+                    four
+                }
+            }
             (_, Component::Mlp) => four,
             (_, Component::Embedding) => table,
-            (_, Component::Head) => if based { Quant::To(DType::F16) } else { table },
+            (_, Component::Head) => {
+                if based {
+                    Quant::To(DType::F16)
+                } else {
+                    table
+                }
+            }
             (_, Component::Proposer | Component::RegionEncoder | Component::Bridge) => Quant::To(DType::F16),
         }
     }
@@ -227,7 +241,8 @@ fn licences(checkpoint: &Checkpoint) -> Vec<String> {
         let text = std::fs::read_to_string(checkpoint.dir.join(card)).unwrap_or_default();
         let front = text.strip_prefix("---").and_then(|t| t.split_once("\n---")).map_or("", |(front, _)| front);
         let own = front.lines().find_map(|l| l.strip_prefix("license:")).map(|l| l.trim().trim_matches('"').to_owned());
-        out.extend(own.filter(|l| !l.is_empty() && !out.contains(l)));
+        let new = own.filter(|l| !l.is_empty() && !out.iter().any(|o| o.eq_ignore_ascii_case(l)));
+        out.extend(new);
     }
     out
 }

@@ -9,8 +9,14 @@ use crate::error::{At, Code, Error, Result};
 use crate::tensor::plan::Cancel;
 
 /// Files of a checkpoint, besides the weights.
-const FILES: [&str; 6] =
-    ["config.json", "tokenizer.json", "tokenizer.model", "added_tokens.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"];
+const FILES: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "added_tokens.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
 
 /// Downloads the checkpoint `owner/name` into the hub's cache and gives the folder.
 ///
@@ -18,13 +24,19 @@ const FILES: [&str; 6] =
 /// `no-model` where `source` is neither a folder nor a repository, `part-missing` where a file can't be fetched.
 pub(crate) fn fetch(source: &Path, cancel: &Cancel) -> Result<PathBuf> {
     let id = source.to_string_lossy().into_owned();
-    let no_model = |what: &str| Error::new(Code::NoModel, what.to_owned()).expected("a folder, or owner/name on the hub", &id);
+    let no_model =
+        |what: &str| Error::new(Code::NoModel, what.to_owned()).expected("a folder, or owner/name on the hub", &id);
     if !is_repository(&id) {
         return Err(no_model("no such folder"));
     }
-    let failed = |what: &str, e: &ApiError| Error::new(Code::PartMissing, format!("can't fetch {what} from the hub: {e}")).at(&id);
-    let repo = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed("anything", &e))?.model(id.clone());
-    let listed = repo.info().map_err(|e| Error::new(Code::NoModel, format!("no such folder, and not on the hub: {e}")).at(&id))?;
+    let failed = |what: &str, e: &ApiError| {
+        Error::new(Code::PartMissing, format!("can't fetch {what} from the hub: {e}")).at(&id)
+    };
+    let repo =
+        ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed("anything", &e))?.model(id.clone());
+    let listed = repo
+        .info()
+        .map_err(|e| Error::new(Code::NoModel, format!("no such folder, and not on the hub: {e}")).at(&id))?;
     let names: Vec<String> = listed.siblings.into_iter().map(|s| s.rfilename).collect();
     // One form of the weights is enough.
     let suffix = if names.iter().any(|n| n.ends_with(".safetensors")) { ".safetensors" } else { ".bin" };
@@ -44,7 +56,9 @@ pub(crate) fn fetch(source: &Path, cancel: &Cancel) -> Result<PathBuf> {
 
 /// `owner/name` of the letters that the hub allows.
 fn is_repository(id: &str) -> bool {
-    let word = |w: &str| !w.is_empty() && !w.starts_with('.') && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let word = |w: &str| {
+        !w.is_empty() && !w.starts_with('.') && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
     id.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
 }
 

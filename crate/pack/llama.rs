@@ -94,7 +94,13 @@ pub(crate) fn tokenizer(config: &Value, json: Option<&[u8]>, base: Option<&GgufH
         let Some(id) = id.as_u64().map(|id| id as usize).filter(|id| *id < size) else { continue };
         tokens[id] = Some(text.clone());
         let byte = text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
-        kinds[id] = if unknown == Some(text) { UNKNOWN } else if byte { BYTE } else { NORMAL };
+        kinds[id] = if unknown == Some(text) {
+            UNKNOWN
+        } else if byte {
+            BYTE
+        } else {
+            NORMAL
+        };
     }
     for token in json["added_tokens"].as_array().map_or(&[][..], |a| a) {
         let (Some(id), Some(text)) = (token["id"].as_u64(), token["content"].as_str()) else { continue };
@@ -105,7 +111,8 @@ pub(crate) fn tokenizer(config: &Value, json: Option<&[u8]>, base: Option<&GgufH
         }
     }
     let merges: Vec<String> = model["merges"].as_array().map_or(&[][..], |a| a).iter().filter_map(merge).collect();
-    let tokens: Vec<String> = tokens.into_iter().enumerate().map(|(i, t)| t.unwrap_or_else(|| format!("[PAD{i}]"))).collect();
+    let tokens: Vec<String> =
+        tokens.into_iter().enumerate().map(|(i, t)| t.unwrap_or_else(|| format!("[PAD{i}]"))).collect();
     let pieces = json["normalizer"].is_object();
     put("ggml.model", Meta::Text(if pieces { "llama" } else { "gpt2" }.into()));
     if pieces {

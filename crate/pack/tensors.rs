@@ -107,7 +107,10 @@ impl Numbers<'_> {
         match &self.0[key] {
             Value::Null => Ok(default),
             v => v.as_u64().filter(|n| *n < 1 << 24).map(|n| n as usize).ok_or_else(|| {
-                Error::new(Code::PackInvalid, "not a size").expected("a whole number", v).at(format!("{}.{key}", self.1)).at("config.json")
+                Error::new(Code::PackInvalid, "not a size")
+                    .expected("a whole number", v)
+                    .at(format!("{}.{key}", self.1))
+                    .at("config.json")
             }),
         }
     }
@@ -214,7 +217,13 @@ fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
     list.part(Component::Proposer, "proposer");
     let (w, levels) = (det.get("d_model", 256)?, det.get("num_feature_levels", 4)?);
     for l in 0..levels {
-        input_projection(list, &format!("perceiver.input_proj.{l}"), if levels == 1 { 1 } else { levels - 1 - l }, d, w)?;
+        input_projection(
+            list,
+            &format!("perceiver.input_proj.{l}"),
+            if levels == 1 { 1 } else { levels - 1 - l },
+            d,
+            w,
+        )?;
     }
     let root = "perceiver.ddetr_transformer";
     let (two_stage, queries) = (det.flag("two_stage"), det.get("num_queries", 300)?);
@@ -229,7 +238,8 @@ fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
         list.norm(&format!("{name}_layer_norm"), w);
     };
     for (side, count) in [("encoder", det.get("encoder_layers", 6)?), ("decoder", layers)] {
-        let heads = det.get(if side == "encoder" { "encoder_attention_heads" } else { "decoder_attention_heads" }, 8)?;
+        let heads =
+            det.get(if side == "encoder" { "encoder_attention_heads" } else { "decoder_attention_heads" }, 8)?;
         let points = det.get(if side == "encoder" { "encoder_n_points" } else { "decoder_n_points" }, 4)?;
         let ffn = det.get(if side == "encoder" { "encoder_ffn_dim" } else { "decoder_ffn_dim" }, 1024)?;
         for i in 0..count {
@@ -308,7 +318,10 @@ fn input_projection(list: &mut List, name: &str, kind: usize, d: usize, w: usize
             list.linear(&at(6), &[w, w, 3, 3]);
         }
         _ => {
-            return Err(Error::new(Code::PackInvalid, "too many levels").expected("1 to 4", kind + 1).at("ddetr_cfg.num_feature_levels").at("config.json"));
+            return Err(Error::new(Code::PackInvalid, "too many levels")
+                .expected("1 to 4", kind + 1)
+                .at("ddetr_cfg.num_feature_levels")
+                .at("config.json"));
         }
     }
     Ok(())
@@ -351,7 +364,9 @@ fn decoder(list: &mut List, llm: &Numbers<'_>, h: usize) -> Result<()> {
         let l = format!("llm.model.layers.{i}");
         list.part(Component::Attention, group);
         list.vector(format!("{l}.input_layernorm.weight"), h);
-        for (part, shape) in [("q", [heads * width, h]), ("k", [kv * width, h]), ("v", [kv * width, h]), ("o", [h, heads * width])] {
+        for (part, shape) in
+            [("q", [heads * width, h]), ("k", [kv * width, h]), ("v", [kv * width, h]), ("o", [h, heads * width])]
+        {
             list.matrix(format!("{l}.self_attn.{part}_proj.weight"), &shape);
         }
         list.part(Component::Mlp, group);

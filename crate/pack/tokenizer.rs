@@ -33,14 +33,30 @@ fn invalid(message: impl Into<String>) -> Error {
 
 impl Added {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        serde_json::from_value(read_json(path)?).map_err(|e| invalid(format!("not a list of added tokens: {e}")).at(path.display()))
+        serde_json::from_value(read_json(path)?)
+            .map_err(|e| invalid(format!("not a list of added tokens: {e}")).at(path.display()))
     }
 
     /// Upstream's tokens in upstream's order (golden/README.md 8.1), those that `has` knows left out.
     pub(crate) fn upstream(has: impl Fn(&str) -> bool) -> Self {
         const NAMES: [&str; 17] = [
-            "[PAD]", "<s>", "</s>", "<unk>", "<sep>", "<img>", "</img>", "<roi>", "</roi>", "<p>", "</p>", "<image>", "<region>",
-            "<refer_box>", "<ground_box>", "<refer_feat>", "[grounding]",
+            "[PAD]",
+            "<s>",
+            "</s>",
+            "<unk>",
+            "<sep>",
+            "<img>",
+            "</img>",
+            "<roi>",
+            "</roi>",
+            "<p>",
+            "</p>",
+            "<image>",
+            "<region>",
+            "<refer_box>",
+            "<ground_box>",
+            "<refer_feat>",
+            "[grounding]",
         ];
         let all = NAMES.into_iter().map(str::to_owned).chain((0..100).map(|i| format!("<r{i}>")));
         let tokens = all.filter(|t| !has(t)).collect();
@@ -50,7 +66,9 @@ impl Added {
     /// Entries of `added_tokens`, from id `vocab` on.
     fn entries(&self, vocab: usize) -> Result<Vec<Value>> {
         if let Some(first) = self.first_id.filter(|f| *f != vocab) {
-            return Err(invalid("the added tokens do not follow the vocabulary").expected(format!("first_id {vocab}"), first));
+            return Err(
+                invalid("the added tokens do not follow the vocabulary").expected(format!("first_id {vocab}"), first)
+            );
         }
         let entry = |(i, t): (usize, &String)| {
             json!({"id": vocab + i, "content": t, "single_word": false, "lstrip": self.lstrip, "rstrip": self.rstrip,
@@ -72,11 +90,14 @@ fn to_bytes(json: &Value) -> Result<Vec<u8>> {
 pub(crate) fn from_gguf(head: &GgufHead, added: &Added) -> Result<Vec<u8>> {
     let (model, pre) = (head.text("tokenizer.ggml.model"), head.text("tokenizer.ggml.pre"));
     if (model, pre) != (Some("gpt2"), Some("smollm")) {
-        return Err(invalid("a tokenizer of another kind").expected("gpt2, smollm", format!("{model:?}, {pre:?}")).at("tokenizer.ggml"));
+        return Err(invalid("a tokenizer of another kind")
+            .expected("gpt2, smollm", format!("{model:?}, {pre:?}"))
+            .at("tokenizer.ggml"));
     }
     let texts = |key: &str| -> Result<Vec<&str>> {
         let list = head.metadata.get(key).and_then(|v| v.to_vec().ok());
-        let texts = list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect::<Option<Vec<_>>>());
+        let texts =
+            list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect::<Option<Vec<_>>>());
         texts.ok_or_else(|| invalid("not a list of texts").at(key))
     };
     let tokens = texts("tokenizer.ggml.tokens")?;
@@ -84,7 +105,8 @@ pub(crate) fn from_gguf(head: &GgufHead, added: &Added) -> Result<Vec<u8>> {
     if vocab.len() != tokens.len() {
         return Err(invalid("tokens of the same text").expected(tokens.len(), vocab.len()).at("tokenizer.ggml.tokens"));
     }
-    let merges: Option<Vec<(&str, &str)>> = texts("tokenizer.ggml.merges")?.into_iter().map(|m| m.split_once(' ')).collect();
+    let merges: Option<Vec<(&str, &str)>> =
+        texts("tokenizer.ggml.merges")?.into_iter().map(|m| m.split_once(' ')).collect();
     let merges = merges.ok_or_else(|| invalid("a merge is not a pair").at("tokenizer.ggml.merges"))?;
     let kinds = head.metadata.get("tokenizer.ggml.token_type").and_then(|v| v.to_vec().ok()).map_or(&[][..], |v| v);
     let control = |(i, t): (usize, &&str)| matches!(kinds.get(i), Some(Gguf::I32(3))).then(|| special(i, t));
@@ -123,17 +145,26 @@ pub(crate) fn from_sentencepiece(model: &[u8], added: Option<&Value>, new: usize
         None => Added::default(),
     };
     if added.tokens.len() != new {
-        return Err(invalid("the added tokens are not the config's").expected(format!("num_new_token {new}"), added.tokens.len()));
+        return Err(invalid("the added tokens are not the config's")
+            .expected(format!("num_new_token {new}"), added.tokens.len()));
     }
-    let mut list: Vec<Value> =
-        pieces.iter().enumerate().filter(|(_, p)| p.kind == 2 || p.kind == 3).map(|(i, p)| special(i, &p.text)).collect();
+    let mut list: Vec<Value> = pieces
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| p.kind == 2 || p.kind == 3)
+        .map(|(i, p)| special(i, &p.text))
+        .collect();
     list.extend(added.entries(pieces.len())?);
     let unknown = pieces.iter().find(|p| p.kind == 2).map(|p| p.text.as_str());
-    let start = |side: &str| json!([{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": side, "type_id": 0}}]);
+    let start =
+        |side: &str| json!([{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": side, "type_id": 0}}]);
     let post = vocab.get("<s>").map(|bos| {
         let mut pair = start("A");
         if let Some(p) = pair.as_array_mut() {
-            p.extend([json!({"SpecialToken": {"id": "<s>", "type_id": 1}}), json!({"Sequence": {"id": "B", "type_id": 1}})]);
+            p.extend([
+                json!({"SpecialToken": {"id": "<s>", "type_id": 1}}),
+                json!({"Sequence": {"id": "B", "type_id": 1}}),
+            ]);
         }
         json!({"type": "TemplateProcessing", "single": start("A"), "pair": pair,
                "special_tokens": {"<s>": {"id": "<s>", "ids": [bos], "tokens": ["<s>"]}}})
@@ -168,7 +199,9 @@ fn appended(list: &Value, vocab: &BTreeMap<&str, usize>) -> Result<Vec<String>> 
     new.sort_unstable();
     for (i, (id, text)) in new.iter().enumerate() {
         if *id != (vocab.len() + i) as u64 {
-            return Err(invalid("the added tokens do not follow the vocabulary").expected(vocab.len() + i, id).at(text));
+            return Err(invalid("the added tokens do not follow the vocabulary")
+                .expected(vocab.len() + i, id)
+                .at(text));
         }
     }
     Ok(new.into_iter().map(|(_, t)| t.clone()).collect())
@@ -186,7 +219,9 @@ fn merges<'a>(pieces: &'a [Piece], vocab: &BTreeMap<&str, usize>) -> Vec<(&'a st
             }
         }
         own.sort_unstable();
-        all.extend(own.into_iter().map(|(_, _, pair)| (piece.score, pair.0.chars().count(), pair.1.chars().count(), pair)));
+        all.extend(
+            own.into_iter().map(|(_, _, pair)| (piece.score, pair.0.chars().count(), pair.1.chars().count(), pair)),
+        );
     }
     all.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
     all.into_iter().map(|m| m.3).collect()

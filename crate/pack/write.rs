@@ -114,7 +114,8 @@ pub(crate) fn gguf_head(metadata: &[(String, Meta)], tensors: &[Planned]) -> Res
     }
     out.resize(out.len() + padding(out.len() as u64), 0);
     if out.len() as u64 > MAX_HEAD {
-        return Err(Error::new(Code::PackInvalid, "the head of the file grows too long").expected(format!("at most {MAX_HEAD} bytes"), out.len()));
+        return Err(Error::new(Code::PackInvalid, "the head of the file grows too long")
+            .expected(format!("at most {MAX_HEAD} bytes"), out.len()));
     }
     Ok(out)
 }
@@ -140,9 +141,13 @@ impl Staging {
     pub(crate) fn new(out: &Path) -> Result<Self> {
         let taken = out.exists() && !out.join(MANIFEST).is_file();
         if taken && fs::read_dir(out).map_or(true, |mut d| d.next().is_some()) {
-            return Err(Error::new(Code::Usage, "the place for the pack is taken").expected("nothing, an empty folder or a pack", "something else").at(out.display()));
+            return Err(Error::new(Code::Usage, "the place for the pack is taken")
+                .expected("nothing, an empty folder or a pack", "something else")
+                .at(out.display()));
         }
-        let name = out.file_name().ok_or_else(|| Error::new(Code::Usage, "the pack needs a folder's name").at(out.display()))?;
+        let name = out
+            .file_name()
+            .ok_or_else(|| Error::new(Code::Usage, "the pack needs a folder's name").at(out.display()))?;
         let beside = |end: &str| {
             let mut name = name.to_owned();
             name.push(format!(".part-{}{end}", std::process::id()));
@@ -172,7 +177,9 @@ impl Staging {
         };
         write().map_err(|e| io(&path, "write", &e))?;
         let old = self.dir.with_extension("old");
-        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| io(from, &format!("rename to {}", to.display()), &e));
+        let rename = |from: &Path, to: &Path| {
+            fs::rename(from, to).map_err(|e| io(from, &format!("rename to {}", to.display()), &e))
+        };
         let replaced = self.out.exists();
         if replaced {
             rename(&self.out, &old)?;
@@ -225,7 +232,9 @@ impl Parts<'_> {
                 let file = File::create(&path).map_err(|e| io(&path, "write", &e))?;
                 self.open = Some((file, Part { name, size: 0, sha256: String::new() }, Sha256::new()));
             }
-            let Some((file, part, hash)) = &mut self.open else { return Err(Error::internal("a part that was just opened")) };
+            let Some((file, part, hash)) = &mut self.open else {
+                return Err(Error::internal("a part that was just opened"));
+            };
             let n = bytes.len().min((MAX_PART - part.size) as usize);
             let (now, later) = bytes.split_at(n);
             file.write_all(now).map_err(|e| io(&self.staging.dir.join(&part.name), "write", &e))?;

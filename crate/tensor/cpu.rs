@@ -223,7 +223,7 @@ pub(crate) fn product(
     numerics: Numerics,
 ) -> Result<Vec<f32>> {
     let k = w.cols();
-    if numerics == Numerics::Fast && first == 0 && count == w.rows() {
+    if numerics == Numerics::Fast && t < 4 && first == 0 && count == w.rows() {
         if let Some(y) = quantised_product(x, t, w)? {
             return Ok(y);
         }

@@ -101,7 +101,14 @@ impl Model {
 
     /// Looks at a photo given as pixels, four bytes each, of which the fourth is ignored.
     #[wasm_bindgen(js_name = openPixels)]
-    pub async fn open_pixels(&self, width: usize, height: usize, rgba: Vec<u8>, stop: &Stop, progress: Option<Function>) -> Result<Photo, Thrown> {
+    pub async fn open_pixels(
+        &self,
+        width: usize,
+        height: usize,
+        rgba: Vec<u8>,
+        stop: &Stop,
+        progress: Option<Function>,
+    ) -> Result<Photo, Thrown> {
         let data = rgba.as_chunks::<4>().0.iter().flat_map(|p| [p[0], p[1], p[2]]).collect();
         drop(rgba);
         self.open(&Rgb { width, height, data }, stop, progress).await
@@ -140,7 +147,12 @@ impl Photo {
     }
 
     /// Answers a `TaskRequest`; `on_segment` gets every `Segment` as it grows. Gives an `AnswerResult`.
-    pub async fn ask(&mut self, request: types::JsRequest, on_segment: Function, stop: &Stop) -> Result<types::JsAnswer, Thrown> {
+    pub async fn ask(
+        &mut self,
+        request: types::JsRequest,
+        on_segment: Function,
+        stop: &Stop,
+    ) -> Result<types::JsAnswer, Thrown> {
         let request = types::request(request).map_err(thrown)?;
         let run = run(stop, &None);
         let known = self.0.regions_for(&request.task, &run).await.map_err(thrown)?;

@@ -85,8 +85,8 @@ impl From<&session::Region> for RegionOut {
 
 /// A request from the page.
 pub(super) fn request(value: JsRequest) -> Result<session::Request> {
-    let raw: RequestIn =
-        serde_wasm_bindgen::from_value(value.into()).map_err(|e| Error::new(Code::Usage, format!("not a request: {e}")))?;
+    let raw: RequestIn = serde_wasm_bindgen::from_value(value.into())
+        .map_err(|e| Error::new(Code::Usage, format!("not a request: {e}")))?;
     let task = match raw.task {
         TaskIn::Ask { question, grounded, refer } => session::Task::Ask { question, grounded, refer },
         TaskIn::Detect { label } => session::Task::Detect(label),

@@ -255,7 +255,7 @@ fn a_converted_pack_answers() {
     assert_eq!(convert(&[]).status.code(), Some(2), "a pack is not replaced by accident");
     assert_eq!(convert(&["--force", "--quant", "f16", "--quiet"]).stderr, b"");
     let info = groma.json(&["info", "--json", "--model", "small"]);
-    assert_eq!(info["model"]["name"], "small");
+    assert_eq!(info["model"]["name"], "tiny", "a pack is called as its source");
     let calls = ["small", &tiny].map(|model| {
         groma.json(&["describe", &photo, "--json", "--model", model, "--device", "cpu", "--numerics", "exact"])
     });

@@ -1,5 +1,7 @@
 //! Tests of the house as a whole, natively: walls between its rooms, goldens on the devices at hand, a conversation.
 
+mod eyes;
 mod goldens;
+mod quantisation;
 mod session;
 mod walls;

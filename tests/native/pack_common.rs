@@ -51,8 +51,11 @@ impl Model {
     pub(crate) fn write(&self, dir: &Path) {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("config.json"), self.config.to_string()).unwrap();
-        let views: Vec<(&String, TensorView<'_>)> =
-            self.tensors.iter().map(|(n, t)| (n, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap())).collect();
+        let views: Vec<(&String, TensorView<'_>)> = self
+            .tensors
+            .iter()
+            .map(|(n, t)| (n, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap()))
+            .collect();
         serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
         if let Some(json) = &self.tokenizer {
             fs::write(dir.join("tokenizer.json"), json).unwrap();

@@ -47,7 +47,11 @@ fn rows_that_are_no_blocks_stay_f16() {
     assert_eq!(dtype("perceiver.vis_encoder.encoder.layer.0.mlp.fc1.weight"), DType::F16, "40 columns");
     assert_eq!(dtype("perceiver.input_proj.1.3.weight"), DType::Q4_0, "32 * 3 * 3 columns");
     assert_eq!(pack.info("perceiver.input_proj.1.3.weight").unwrap().shape, [32, 32, 3, 3]);
-    assert_eq!(pack.info("perceiver.input_proj.0.0.weight").unwrap().shape, [40, 16, 2, 2], "transposed: [in, out, kh, kw]");
+    assert_eq!(
+        pack.info("perceiver.input_proj.0.0.weight").unwrap().shape,
+        [40, 16, 2, 2],
+        "transposed: [in, out, kh, kw]"
+    );
     assert_eq!(manifest.quantisation["mlp"], "q4_0");
     assert!(manifest.parts().all(|p| p.size <= 24 << 20));
 }
@@ -80,7 +84,8 @@ fn blocks_and_large_tables_come_back_from_a_pack_of_small_parts() {
     model.write(&dir.path().join("in"));
     let manifest = run(&dir.path().join("in"), &dir.path().join("out"), &options("keep")).unwrap();
     assert!(manifest.file("decoder.gguf").unwrap().parts.len() > 1, "the table is cut");
-    let (source, pack) = (Checkpoint::open(dir.path().join("in")).unwrap(), Pack::open(dir.path().join("out")).unwrap());
+    let (source, pack) =
+        (Checkpoint::open(dir.path().join("in")).unwrap(), Pack::open(dir.path().join("out")).unwrap());
     for name in ["llm.model.embed_tokens.weight", "llm.model.norm.weight", "extra_lm_head.weight"] {
         assert_eq!(numbers(&pack, name), numbers(&source, name), "{name}");
     }
@@ -146,13 +151,22 @@ fn shards_and_pytorch_files() {
     assert_eq!(numbers(&source, "img_txt_bridge.2.bias"), [0.25, 0.5], "a parameter");
     let want: Vec<f32> = (0..64).map(|i| i as f32 / 8.0).collect();
     assert_eq!(numbers(&source, "img_txt_bridge.0.weight"), want);
-    assert_eq!(source.read_rows("img_txt_bridge.0.weight", 1..2).unwrap(), want[32..].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    assert_eq!(
+        source.read_rows("img_txt_bridge.0.weight", 1..2).unwrap(),
+        want[32..].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()
+    );
 
     let (a, b) = (tempfile::tempdir().unwrap(), Model::golden("tiny"));
     let half = b.tensors.len() / 2;
     let mut map = serde_json::Map::new();
     for (i, name) in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"].into_iter().enumerate() {
-        let tensors = b.tensors.iter().enumerate().filter(|(k, _)| (*k < half) == (i == 0)).map(|(_, (n, t))| (n.clone(), t.clone())).collect();
+        let tensors = b
+            .tensors
+            .iter()
+            .enumerate()
+            .filter(|(k, _)| (*k < half) == (i == 0))
+            .map(|(_, (n, t))| (n.clone(), t.clone()))
+            .collect();
         let shard = Model { config: b.config.clone(), tensors, tokenizer: None };
         shard.write(a.path());
         fs::rename(a.path().join("model.safetensors"), a.path().join(name)).unwrap();

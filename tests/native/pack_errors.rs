@@ -99,8 +99,11 @@ fn truncated_and_foreign_files() {
 fn shards_stay_in_their_folder() {
     let dir = tempfile::tempdir().unwrap();
     Model::golden("tiny").write(&dir.path().join("in"));
-    for (shard, code, word) in [("../secret", Code::PackInvalid, "plain file name"), ("absent.safetensors", Code::PartMissing, "absent")] {
-        fs::write(dir.path().join("in/model.safetensors.index.json"), json!({"weight_map": {"a": shard}}).to_string()).unwrap();
+    for (shard, code, word) in
+        [("../secret", Code::PackInvalid, "plain file name"), ("absent.safetensors", Code::PartMissing, "absent")]
+    {
+        fs::write(dir.path().join("in/model.safetensors.index.json"), json!({"weight_map": {"a": shard}}).to_string())
+            .unwrap();
         check(&failure_of(dir.path()), code, &[word]);
     }
 }
@@ -118,7 +121,11 @@ fn broken_packs() {
     let mut bytes = whole.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&part, &bytes).unwrap();
-    check(&Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
+    check(
+        &Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(),
+        Code::PartCorrupt,
+        &["decoder.gguf.000", "SHA-256"],
+    );
     for (at, value, words) in [
         (0, b'X', &["not a GGUF file"][..]),
         (4, 9, &["version", "got 9"]),
@@ -143,10 +150,11 @@ fn broken_packs() {
 fn any_byte_of_a_head_may_be_wrong() {
     let dir = tempfile::tempdir().unwrap();
     run(&golden("tiny3"), &dir.path().join("out"), &options("q8_0")).unwrap();
-    let whole = fs::read(dir.path().join("out/perceiver.gguf.000")).unwrap();
+    let mut whole = fs::read(dir.path().join("out/perceiver.gguf.000")).unwrap();
     let size = whole.len() as u64;
+    whole.truncate(groma::pack::GgufHead::parse(&whole, size).unwrap().tensors[0].range.start as usize);
     // All of the fixed part and the first keys, and a sample of the rest.
-    for at in (0..600).chain((600..whole.len().min(30_000)).step_by(41)) {
+    for at in (0..600).chain((600..whole.len() - 40).step_by(41)) {
         for value in [0, 1, 0x7f, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;

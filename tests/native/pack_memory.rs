@@ -22,11 +22,15 @@ fn conversion_streams() {
     fs::write(dir.path().join("in/config.json"), model.config.to_string()).unwrap();
     let (mut header, mut at) = (serde_json::Map::new(), 0);
     for (name, t) in &model.tensors {
-        header.insert(name.clone(), json!({"dtype": "F16", "shape": t.shape, "data_offsets": [at, at + t.bytes.len()]}));
+        header
+            .insert(name.clone(), json!({"dtype": "F16", "shape": t.shape, "data_offsets": [at, at + t.bytes.len()]}));
         at += t.bytes.len();
     }
     let bytes = rows * 64 * 2;
-    header.insert("llm.model.embed_tokens.weight".into(), json!({"dtype": "F16", "shape": [rows, 64], "data_offsets": [at, at + bytes]}));
+    header.insert(
+        "llm.model.embed_tokens.weight".into(),
+        json!({"dtype": "F16", "shape": [rows, 64], "data_offsets": [at, at + bytes]}),
+    );
     let header = serde_json::to_vec(&header).unwrap();
     let mut file = fs::File::create(dir.path().join("in/model.safetensors")).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();

@@ -9,6 +9,10 @@ export const ROOT = join(import.meta.dirname, "..", "..");
 export const PACKS = join(ROOT, ".cache", "test-packs");
 const TINY = ["tiny"] as const;
 
+/** The command line, as the tests of Rust leave it. */
+export const groma =
+  process.env.GROMA ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "groma");
+
 /** Makes the packs that are not there yet. */
 export function makePacks(): void {
   mkdirSync(PACKS, { recursive: true });
@@ -19,6 +23,6 @@ export function makePacks(): void {
     const source = join(ROOT, "tests", "golden", name);
     const groma =
       process.env.GROMA ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "release", "groma");
-    execFileSync(groma, ["convert", source, "-o", out], { stdio: "inherit" });
+    execFileSync(groma, ["convert", source, "-o", out, "--force"], { stdio: "inherit" });
   }
 }

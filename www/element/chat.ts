@@ -154,6 +154,7 @@ export class GromaChat extends LitElement {
 
   protected override willUpdate(changed: PropertyValues<this>): void {
     if (changed.has("question")) this.words = this.question;
+    this.#session?.configure(this.#settings());
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -260,6 +261,13 @@ export class GromaChat extends LitElement {
       <div class="tools">
         <span class="status muted small">${this.#status(regions)}</span>
         ${
+          chosen.halted
+            ? html`<button type="button" class="quiet" @click=${() => void session.lookAgain()}>
+                Look at the photo
+              </button>`
+            : nothing
+        }
+        ${
           tied && regions > 0
             ? html`<button
                 type="button"
@@ -311,6 +319,7 @@ export class GromaChat extends LitElement {
         ? `Looking at the photo … ${Math.round((done / total) * 100)} %`
         : "Looking at the photo …";
     }
+    if (chosen?.halted) return "Stopped";
     if (chosen?.photo) return regions === 1 ? "1 region" : `${regions} regions`;
     return "";
   }
@@ -422,7 +431,7 @@ export class GromaChat extends LitElement {
   async #offer(): Promise<void> {
     if (!this.model || !this.isConnected) return;
     const session = this.#ready();
-    await session.offer(this.#settings());
+    await session.offer();
     if (session.model.state !== "offered") return;
     if (this.load === "eager") await session.load();
     if (this.load === "visible") {

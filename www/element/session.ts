@@ -42,6 +42,8 @@ export interface Chosen {
   readonly name: string;
   readonly looking?: { readonly done: number; readonly total: number };
   readonly photo?: OpenPhoto;
+  /** Looking was stopped; it can begin again. */
+  readonly halted?: boolean;
   readonly error?: GromaError;
 }
 
@@ -109,14 +111,16 @@ export class Session {
     this.#maker = make;
   }
 
-  /** Finds out which device would be used, and whether and how large the model is. */
-  async offer(settings: Settings): Promise<void> {
+  /** Takes what changed for the next question and the next load. */
+  configure(settings: Settings): void {
     this.#settings = settings;
+  }
+
+  /** Finds out which device would be used, and whether and how large the model is. */
+  async offer(): Promise<void> {
+    const { device: wish, model } = this.#settings;
     try {
-      const [device, size] = await Promise.all([
-        this.#maker.choose(settings.device),
-        this.#maker.size({ model: settings.model }),
-      ]);
+      const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
       this.device = device;
       if (this.model.state === "unknown" || this.model.state === "failed")
         this.#setModel({ state: "offered", ...size });
@@ -163,7 +167,7 @@ export class Session {
         return;
       }
       this.#setModel(before.state === "offered" ? before : { state: "unknown" });
-      void this.offer(this.#settings);
+      void this.offer();
     }
   }
 
@@ -213,10 +217,16 @@ export class Session {
     }
   }
 
-  /** Stops the answer that is going on and keeps what was said. */
+  /** Stops what is going on: looking at the photo, or the answer, of which is kept what was said. */
   stop(): void {
+    this.#opening?.abort();
     this.#answering?.abort();
     this.#answering = undefined;
+  }
+
+  /** Looks at the photo after all. */
+  async lookAgain(): Promise<void> {
+    await this.#look();
   }
 
   /** Begins a new conversation about the same photo. */
@@ -227,8 +237,9 @@ export class Session {
     await this.chosen?.photo?.reset();
   }
 
-  /** Whether an answer is going on. */
+  /** Whether there is something to stop. */
   get busy(): boolean {
+    if (this.chosen?.looking) return true;
     const last = this.turns.at(-1);
     return last?.state === "waiting" || last?.state === "answering";
   }
@@ -247,32 +258,39 @@ export class Session {
     const opening = new AbortController();
     this.#opening = opening;
     const update = (change: Partial<Chosen>) => {
-      if (this.chosen?.url !== chosen.url) return;
-      this.chosen = { ...this.chosen, ...change };
+      const now = this.chosen;
+      if (!now || !this.#shows(chosen)) return;
+      this.chosen = { ...now, ...change };
       this.#listener.changed();
     };
-    update({ looking: { done: 0, total: 0 } });
+    this.chosen = { ...bare(chosen), looking: { done: 0, total: 0 } };
+    this.#listener.changed();
     try {
       const photo = await this.model.groma.open(chosen.blob, {
         signal: opening.signal,
         onProgress: (looking) => update({ looking }),
       });
-      if (this.chosen?.url !== chosen.url) {
+      if (!this.#shows(chosen)) {
         await photo.close();
         return;
       }
-      this.chosen = { blob: chosen.blob, url: chosen.url, name: chosen.name, photo };
+      this.chosen = { ...bare(chosen), photo };
       this.#listener.changed();
       this.#listener.regions?.(photo.regions);
     } catch (error) {
-      if (opening.signal.aborted) return;
+      const stopped = opening.signal.aborted;
       const wrapped = GromaError.wrap(error);
-      if (this.chosen?.url === chosen.url) {
-        this.chosen = { blob: chosen.blob, url: chosen.url, name: chosen.name, error: wrapped };
+      if (this.#shows(chosen)) {
+        this.chosen = { ...bare(chosen), ...(stopped ? { halted: true } : { error: wrapped }) };
         this.#listener.changed();
       }
-      this.#listener.failed?.(wrapped);
+      if (!stopped) this.#listener.failed?.(wrapped);
     }
+  }
+
+  /** Whether it is still this photo. */
+  #shows({ url }: Chosen): boolean {
+    return this.chosen?.url === url;
   }
 
   async #follow(id: number, answer: Answer): Promise<void> {
@@ -301,14 +319,13 @@ export class Session {
   /** After a trap nothing of the old engine can be used. */
   async #restart(): Promise<void> {
     if (this.model.state === "ready") await this.model.groma.destroy();
-    if (this.chosen) this.chosen = { blob: this.chosen.blob, url: this.chosen.url, name: this.chosen.name };
+    if (this.chosen) this.chosen = bare(this.chosen);
     this.#setModel({ state: "unknown" });
-    await this.offer(this.#settings);
+    await this.offer();
   }
 
   #drop(): void {
     this.stop();
-    this.#opening?.abort();
     const old = this.chosen;
     this.chosen = undefined;
     this.turns = [];
@@ -327,6 +344,11 @@ export class Session {
     this.#setModel({ state: "failed", error: wrapped });
     this.#listener.failed?.(wrapped);
   }
+}
+
+/** The photo without what was found out about it. */
+function bare({ blob, url, name }: Chosen): Chosen {
+  return { blob, url, name };
 }
 
 /** A box in whole pixels inside the photo, its corners in order. */

@@ -3,19 +3,23 @@
 import { noChange } from "lit";
 import { Directive, directive, type ElementPart, PartType, type PartInfo } from "lit/directive.js";
 
+type Styles = Readonly<Record<string, string>>;
+
 class Styled extends Directive {
   constructor(info: PartInfo) {
     super(info);
     if (info.type !== PartType.ELEMENT) throw new Error("styled() stands where an attribute would, alone");
   }
 
-  render(_styles: Readonly<Record<string, string>>): typeof noChange {
-    return noChange;
+  #element: HTMLElement | undefined;
+
+  override update(part: ElementPart, [styles]: [Styles]): typeof noChange {
+    this.#element = part.element as HTMLElement;
+    return this.render(styles);
   }
 
-  override update(part: ElementPart, [styles]: [Readonly<Record<string, string>>]): typeof noChange {
-    const { style } = part.element as HTMLElement;
-    for (const [name, value] of Object.entries(styles)) style.setProperty(name, value);
+  render(styles: Styles): typeof noChange {
+    for (const [name, value] of Object.entries(styles)) this.#element?.style.setProperty(name, value);
     return noChange;
   }
 }

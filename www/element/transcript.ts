@@ -88,7 +88,7 @@ function renderPhrase(
       if (event.key === "Escape") highlight.clear();
     }}
   >
-    <span class="words">${segment.text}</span>${segment.regions.map(
+    <span class="words">${segment.text || `${segment.regions.length} found`}</span>${segment.regions.map(
       (region) => html`<span class="chip c${colours.get(region.id) ?? own}">${region.id}</span>`,
     )}
   </button>`;

@@ -110,6 +110,8 @@ export class Groma {
       monitor.dispatchEvent(new DownloadProgressEvent(progress));
     };
     report({ phase: "download", fraction: 0, bytes: 0, totalBytes: 0, cached: false });
+    // So that the browser does not clear the weights away when space gets short; it may say no.
+    void (globalThis.navigator.storage as StorageManager | undefined)?.persist().catch(() => false);
     const choice = await chooseDevice(device);
     const connection = takeConnection();
     const load = (chosen: DeviceChoice) =>

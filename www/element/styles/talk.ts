@@ -95,6 +95,7 @@ export const talk = css`
   .phrase.bare {
     background: none;
     box-shadow: none;
+    color: var(--soft);
   }
 
   .chip {
