@@ -136,12 +136,13 @@ fn golden_tokens(folder: &str, id: &str) -> (Value, Value) {
     (case["expect"]["tokens"].clone(), case)
 }
 
-#[test]
-fn answers_are_the_goldens() {
+/// The same tokens as the reference, on a device.
+fn answers_are_the_goldens(device: &str) {
     let groma = Groma::new();
     for folder in ["tiny", "tiny2", "tiny3"] {
+        let model = golden(folder);
         let common =
-            ["--model", &golden(folder), "--device", "cpu", "--numerics", "exact", "--json", "--max-tokens", "28"];
+            ["--model", &model, "--device", device, "--numerics", "exact", "--json", "--max-tokens", "28", "--quiet"];
         let photo = golden(&format!("{folder}/photo_A.png"));
         let (want, case) = golden_tokens(folder, "detect_all");
         let turn = case["turns"][0].as_str().unwrap();
@@ -159,6 +160,33 @@ fn answers_are_the_goldens() {
         let got = groma.json(&[["caption", &photo, "--box", &bbox].as_slice(), &common].concat());
         assert_eq!(got["tokens"], want, "{folder}");
     }
+}
+
+#[test]
+fn answers_of_the_processor_are_the_goldens() {
+    answers_are_the_goldens("cpu");
+}
+
+#[test]
+fn answers_of_the_gpu_are_the_goldens() {
+    answers_are_the_goldens("gpu");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_an_adapter_the_processor_is_used_or_named() {
+    let groma = Groma::new();
+    let run = |device: &str| {
+        let args = ["regions", &golden("tiny/photo_A.png"), "--model", &golden("tiny"), "--device", device];
+        let mut command = groma.command(&args);
+        // Vulkan's loader finds no driver there.
+        command.env("VK_DRIVER_FILES", "/dev/null").env("VK_ICD_FILENAMES", "/dev/null").output().unwrap()
+    };
+    let out = run("gpu");
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.contains("error[no-webgpu]") && said.contains("--device cpu"), "{said}");
+    assert_eq!(run("auto").status.code(), Some(0));
 }
 
 #[test]
@@ -253,7 +281,18 @@ fn bench_has_its_form() {
     let names: Vec<&str> = report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["preprocess", "encoder", "bridge", "proposer", "region_encoder", "select", "prefill", "decode_token"]
+        [
+            "preprocess",
+            "encoder",
+            "bridge",
+            "proposer",
+            "region_encoder",
+            "vision",
+            "select",
+            "region_tokens",
+            "prefill",
+            "decode_token"
+        ]
     );
     let second = |key: &str| report["second_question"][key].as_u64().unwrap();
     assert!(second("prefilled") < second("prompt") && second("reused") + second("prefilled") == second("prompt"));
