@@ -5,4 +5,5 @@ mod harness;
 mod machine;
 mod others;
 mod products;
+mod rates;
 mod shaders;
