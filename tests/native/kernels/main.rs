@@ -6,4 +6,5 @@ mod harness;
 mod machine;
 mod others;
 mod products;
+mod rates;
 mod shaders;
