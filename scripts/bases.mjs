@@ -14,7 +14,7 @@ export const bases = process.env.GROMA_BASES ?? join(cache, "bases");
 export async function bringBases() {
   const sources = JSON.parse(await readFile(join(root, "models", "groma-s", "bases.json"), "utf8"));
   await mkdir(bases, { recursive: true });
-  for (const source of Object.values(sources)) {
+  for (const source of [sources.encoder, sources.decoder]) {
     const file = join(bases, basename(source.file));
     if (!existsSync(file)) await fetchBase(source, file);
   }
