@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::pack::{Checkpoint, Pack, Source};
 use crate::session::Model;
 use crate::tensor::plan::{Cancel, Run};
+use crate::tensor::gpu::{Gpu, Options};
 use crate::tensor::{Device, Numerics};
 
 /// The model that is used where none is named.
@@ -107,11 +108,11 @@ pub(super) async fn device(choice: DeviceChoice, numerics: NumericsChoice) -> Re
 }
 
 async fn gpu() -> Result<Device> {
-    Err(Error::new(Code::NoWebgpu, "this build knows no GPU yet"))
+    Ok(Device::Gpu(Gpu::create(Options::from_env()).await?))
 }
 
-fn is_real(_device: &Device) -> bool {
-    true
+fn is_real(device: &Device) -> bool {
+    matches!(device, Device::Gpu(gpu) if !gpu.is_software())
 }
 
 /// Opens device and model, and reads the weights.

@@ -292,6 +292,9 @@ impl Compiled {
 
     /// Runs it several times in a row (decode steps advance their own state).
     pub async fn run_times(&self, times: usize, ctx: &Run<'_>) -> Result<()> {
+        if let (Some(program), Device::Gpu(device)) = (&self.gpu, self.plan.device()) {
+            return program.run_times(device, ctx, times).await;
+        }
         for _ in 0..times {
             self.run(ctx).await?;
         }

@@ -2,5 +2,6 @@
 
 mod eyes;
 mod goldens;
+mod quantisation;
 mod session;
 mod walls;

@@ -4,7 +4,7 @@ use super::want_size;
 use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -69,6 +69,23 @@ impl Op for Argmax {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.argmax(self)
+        let (a, b) = match self.logits.as_slice() {
+            [a] => (*a, None),
+            [a, b] => (*a, Some(*b)),
+            _ => return Err(Error::internal("argmax takes one or two lists of logits")),
+        };
+        let kernel = kernels::argmax::Argmax {
+            a: lower.read(a)?,
+            b: lower.read_or_none(b)?,
+            state: lower.write(self.state)?,
+            history: lower.write(self.history)?,
+            params: kernels::argmax::Params {
+                vocabulary: size(lower.len(a))?,
+                added: size(b.map_or(0, |b| lower.len(b)))?,
+                history: size(lower.len(self.history))?,
+            },
+        };
+        lower.dispatch(kernel, 1);
+        Ok(())
     }
 }

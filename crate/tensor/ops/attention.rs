@@ -4,7 +4,8 @@ use super::want_size;
 use crate::error::{Error, Result};
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::kernels::{self, decode_attention};
+use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// `heads · width` neighbouring columns of a value: one of q, k, v inside a stacked projection.
@@ -113,7 +114,34 @@ impl Op for Attention {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.attention(self)
+        let [qstride, kstride, vstride] = self.strides.map(size);
+        let (tile, height) = variants::attention_tile(lower.traits());
+        let kernel = kernels::attention::Attention {
+            width: head_width(self.width)?,
+            tile,
+            mask: kernels::attention::Mask::Whole,
+            q: lower.read(self.q.value)?,
+            k: lower.read(self.k.value)?,
+            v: lower.read(self.v.value)?,
+            y: lower.write(self.y)?,
+            state: Lower::none(),
+            params: kernels::attention::Params {
+                qrows: size(self.q_rows)?,
+                krows: size(self.k_rows)?,
+                heads: size(self.heads)?,
+                share: 1,
+                width: size(self.width)?,
+                qstride: qstride?,
+                kstride: kstride?,
+                vstride: vstride?,
+                qfirst: size(self.q.first)?,
+                kfirst: size(self.k.first)?,
+                vfirst: size(self.v.first)?,
+                scale: 1.0 / (self.width as f32).sqrt(),
+            },
+        };
+        lower.dispatch(kernel, self.q_rows.div_ceil(height) * self.heads);
+        Ok(())
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {
@@ -194,6 +222,47 @@ impl Op for CachedAttention {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.cached_attention(self)
+        let [k, v, state] = self.cache.map(|c| lower.read(c));
+        let (q, y) = (lower.read(self.q)?, lower.write(self.y)?);
+        let share = size(self.heads / self.kv_heads)?;
+        let scale = 1.0 / (self.width as f32).sqrt();
+        let stride = size(self.kv_heads * self.width)?;
+        let width = head_width(self.width)?;
+        if self.rows == 1 {
+            let params = decode_attention::Params {
+                heads: size(self.heads)?,
+                share,
+                width: size(self.width)?,
+                stride,
+                capacity: size(self.capacity)?,
+                scale,
+            };
+            let kernel = decode_attention::DecodeAttention { q, k: k?, v: v?, y, state: state?, params };
+            lower.dispatch(kernel, self.heads);
+            return Ok(());
+        }
+        let (tile, height) = variants::attention_tile(lower.traits());
+        let params = kernels::attention::Params {
+            qrows: size(self.rows)?,
+            krows: size(self.capacity)?,
+            heads: size(self.heads)?,
+            share,
+            width: size(self.width)?,
+            qstride: size(self.heads * self.width)?,
+            kstride: stride,
+            vstride: stride,
+            qfirst: 0,
+            kfirst: 0,
+            vfirst: 0,
+            scale,
+        };
+        let mask = kernels::attention::Mask::Causal;
+        let kernel = kernels::attention::Attention { width, tile, mask, q, k: k?, v: v?, y, state: state?, params };
+        lower.dispatch(kernel, self.rows.div_ceil(height) * self.heads);
+        Ok(())
     }
+}
+
+fn head_width(width: usize) -> Result<kernels::attention::Width> {
+    variants::head_width(width).ok_or_else(|| Error::internal(format!("no kernel for heads of {width} numbers")))
 }

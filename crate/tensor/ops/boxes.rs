@@ -3,7 +3,7 @@
 use super::{act::sigmoid, want, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// `log(max(x, 1e-5) / max(1 - x, 1e-5))` after clamping to 0..1.
@@ -52,7 +52,14 @@ impl Op for FirstReference {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.first_reference(self)
+        let kernel = kernels::first_reference::FirstReference {
+            delta: lower.read(self.delta)?,
+            proposals: lower.read(self.proposals)?,
+            ids: lower.read(self.ids)?,
+            y: lower.write(self.y)?,
+            params: kernels::first_reference::Params { queries: size(self.queries)? },
+        };
+        lower.each(kernel, self.queries * 4)
     }
 }
 
@@ -99,7 +106,14 @@ impl Op for SineReference {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.sine_reference(self)
+        let rates = sine_divisors(self.terms).iter().map(|d| ((std::f64::consts::TAU / d) as f32).to_bits()).collect();
+        let kernel = kernels::sine_reference::SineReference {
+            reference: lower.read(self.reference)?,
+            rates: lower.table(rates),
+            y: lower.write(self.y)?,
+            params: kernels::sine_reference::Params { queries: size(self.queries)?, terms: size(self.terms)? },
+        };
+        lower.each(kernel, self.queries * 4 * self.terms)
     }
 }
 
@@ -140,7 +154,13 @@ impl Op for Refine {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.refine(self)
+        let kernel = kernels::refine::Refine {
+            delta: lower.read(self.delta)?,
+            base: lower.read(self.base)?,
+            y: lower.write(self.y)?,
+            params: kernels::refine::Params { queries: size(self.queries)?, numbers: size(self.numbers)? },
+        };
+        lower.each(kernel, self.queries * 4)
     }
 }
 
@@ -177,6 +197,12 @@ impl Op for ScoreFusion {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.score_fusion(self)
+        let kernel = kernels::score_fusion::ScoreFusion {
+            coco: lower.read(self.coco)?,
+            sa1b: lower.read(self.sa1b)?,
+            y: lower.write(self.y)?,
+            params: kernels::score_fusion::Params { queries: size(self.queries)? },
+        };
+        lower.each(kernel, self.queries)
     }
 }

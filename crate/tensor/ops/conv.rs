@@ -1,10 +1,12 @@
 //! Convolutions on maps `[pixels, channels]`: direct (any kernel, stride, padding) and transposed 2x2 stride 2.
 
+use super::linear::{Epilogue, flag, gemm_slices};
 use super::{Act, want_size};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::kernels::{conv_transpose, gemm};
+use crate::tensor::gpu::{Lower, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// The geometry of a convolution over `batch` maps of `height · width` pixels.
@@ -175,7 +177,44 @@ impl Op for Conv2d {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.conv2d(self)
+        if self.bias.len() > self.x.len() {
+            return Err(Error::internal("a convolution has more biases than inputs"));
+        }
+        let g = &self.geometry;
+        let (height, width) = g.out();
+        let plane = g.height * g.width;
+        let point = g.kernel == 1 && g.stride == 1 && g.padding == 0 && !self.channels_first;
+        let (table, source) = if point {
+            (Lower::none(), gemm::Source::Rows)
+        } else {
+            (lower.table(window_table(self.channels, g.kernel)?), gemm::Source::Window)
+        };
+        let y = lower.write(self.y)?;
+        for (i, (x, weight)) in self.x.iter().zip(&self.weight).enumerate() {
+            let bias = self.bias.get(i);
+            let epilogue = Epilogue {
+                bias: lower.vector_or_none(bias)?,
+                flags: flag(bias.is_some(), Epilogue::BIAS) | flag(i > 0, Epilogue::PRIOR),
+                act: if i + 1 == self.x.len() { self.act } else { Act::None },
+                ..Epilogue::none()
+            };
+            let params = gemm::Params {
+                rows: size(self.pixels())?,
+                channelstep: size(if self.channels_first { plane } else { 1 })?,
+                pixelstep: size(if self.channels_first { 1 } else { self.channels })?,
+                height: size(g.height)?,
+                width: size(g.width)?,
+                outheight: size(height)?,
+                outwidth: size(width)?,
+                stride: size(g.stride)?,
+                padding: size(g.padding)?,
+                plane: size(plane * self.channels)?,
+                ..Default::default()
+            };
+            let x = lower.read(*x)?;
+            gemm_slices(lower, &x, &table, source, weight, &epilogue, &y, params)?;
+        }
+        Ok(())
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {
@@ -244,7 +283,31 @@ impl Op for ConvTranspose {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.conv_transpose(self)
+        let pixels = self.height * self.width;
+        let out = self.bias.len();
+        let tiles = out.div_ceil(8);
+        let mut slices = lower.weight(&self.weight)?;
+        let (Some(w), true) = (slices.pop(), slices.is_empty()) else {
+            return Err(Error::new(Code::OutOfMemory, "the weight must fit one binding").at(self.weight.label()));
+        };
+        let kernel = conv_transpose::ConvTranspose {
+            format: Lower::format(&self.weight),
+            w: w.read,
+            x: lower.read(self.x)?,
+            bias: lower.vector(&self.bias)?,
+            y: lower.write(self.y)?,
+            params: conv_transpose::Params {
+                pixels: size(pixels)?,
+                inner: size(self.weight.rows())?,
+                out: size(out)?,
+                width: size(self.width)?,
+                scales: size(w.slice.scales)?,
+                act: self.act as u32,
+                tiles: size(tiles)?,
+            },
+        };
+        lower.dispatch(kernel, pixels.div_ceil(8) * tiles);
+        Ok(())
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {
@@ -254,4 +317,16 @@ impl Op for ConvTranspose {
     fn weight_bytes(&self) -> u64 {
         self.weight.bytes() as u64
     }
+}
+
+/// For every number of a window its channel, row and column, as the kernel wants them; padded to a multiple of four.
+fn window_table(channels: usize, kernel: usize) -> Result<Vec<u32>> {
+    let mut table = Vec::with_capacity(channels * kernel * kernel + 3);
+    for channel in 0..channels {
+        for place in 0..kernel * kernel {
+            table.push(size(channel << 16 | (place / kernel) << 8 | place % kernel)?);
+        }
+    }
+    table.resize(table.len().next_multiple_of(4), u32::MAX);
+    Ok(table)
 }

@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::tensor::cpu::{CpuData, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::kernels::copy;
+use crate::tensor::gpu::{Lower, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -60,6 +61,11 @@ impl Op for Copy {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.copy(self)
+        let kernel = copy::Copy {
+            x: lower.read(self.from)?,
+            y: lower.write(self.to)?,
+            params: copy::Params { count: size(self.count)?, first: size(self.first)?, at: size(self.at)? },
+        };
+        lower.each(kernel, self.count)
     }
 }

@@ -1,9 +1,9 @@
 //! Multi-scale deformable attention in one piece: from offsets and logits to the sampled sum (before output_proj).
 
 use super::{attention::softmax, want, want_size};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// What the attention weights are.
@@ -124,7 +124,35 @@ impl Op for DeformableOp {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.deformable(self)
+        let s = &self.shape;
+        let mut sizes = [[0; 4]; 8];
+        if s.levels.len() > sizes.len() {
+            return Err(Error::internal("more than eight levels"));
+        }
+        let mut first = 0;
+        for (to, (h, w)) in sizes.iter_mut().zip(&s.levels) {
+            *to = [size(*h)?, size(*w)?, size(first)?, 0];
+            first += h * w;
+        }
+        let quads = self.width.div_ceil(4);
+        let kernel = kernels::deformable::Deformable {
+            value: lower.read(self.value)?,
+            projection: lower.read(self.projection)?,
+            reference: lower.read(self.reference)?,
+            y: lower.write(self.y)?,
+            params: kernels::deformable::Params {
+                queries: size(self.queries)?,
+                heads: size(s.heads)?,
+                width: size(self.width)?,
+                quads: size(quads)?,
+                points: size(s.points)?,
+                levels: size(s.levels.len())?,
+                numbers: size(self.numbers)?,
+                logits: u32::from(s.weights == Weights::Logits),
+                sizes,
+            },
+        };
+        lower.each(kernel, self.queries * s.heads * quads)
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {

@@ -4,7 +4,7 @@ use super::want_size;
 use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// Where a row comes from, in the upper bits of its code.
@@ -86,6 +86,41 @@ impl Op for Embed {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.embed(self)
+        let vocabulary = self.tables.tokens.rows();
+        table(lower, self, &self.tables.tokens, 0)?;
+        if let Some(added) = &self.tables.added {
+            table(lower, self, added, vocabulary)?;
+        }
+        if let Some(image) = &self.tables.image {
+            table(lower, self, image, (KIND_IMAGE as usize) << KIND_SHIFT)?;
+        }
+        if let Some(regions) = &self.tables.regions {
+            table(lower, self, regions, (KIND_REGION as usize) << KIND_SHIFT)?;
+        }
+        Ok(())
     }
+}
+
+/// Records the rows of one table, whose codes begin at `first`: a dispatch for each of its slices.
+fn table(lower: &mut Lower<'_>, op: &Embed, t: &Tensor, first: usize) -> Result<()> {
+    let k4 = t.cols().div_ceil(4);
+    for w in lower.weight(t)? {
+        let kernel = kernels::embed::Embed {
+            format: Lower::format(t),
+            w: w.read,
+            codes: lower.read(op.codes)?,
+            y: lower.write(op.y)?,
+            params: kernels::embed::Params {
+                rows: size(op.rows)?,
+                k: size(t.cols())?,
+                k4: size(k4)?,
+                scales: size(w.slice.scales)?,
+                start: size(op.first)?,
+                first: size(first + w.slice.first)?,
+                count: size(w.slice.rows)?,
+            },
+        };
+        lower.each(kernel, op.rows * k4)?;
+    }
+    Ok(())
 }

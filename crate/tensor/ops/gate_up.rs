@@ -1,10 +1,10 @@
 //! The decoder's gated feed-forward up to its last matrix: `silu(gate · n) · (up · n)` with `n = RMSNorm(x)`.
 
-use super::{act::sigmoid, norm, want_size};
+use super::{act::sigmoid, linear, norm, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -69,7 +69,40 @@ impl Op for GateUp {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.gate_up(self)
+        let (x, y) = (lower.read(self.x)?, lower.write(self.y)?);
+        let inner = self.weight.rows() / 2;
+        let mut slices = lower.weight(&self.weight)?;
+        if let (1, 1, Some((norm, eps)), Some(w)) = (self.rows, slices.len(), &self.norm, slices.pop()) {
+            let format = Lower::format(&self.weight);
+            let lanes = variants::matvec_lanes(lower.traits(), format, self.weight.cols());
+            let kernel = kernels::gate_up::GateUp {
+                format,
+                lanes: if lanes == 1 { kernels::gate_up::Lanes::Lone } else { kernels::gate_up::Lanes::Split },
+                w: w.read,
+                x,
+                norm: lower.vector(norm)?,
+                y,
+                params: kernels::gate_up::Params {
+                    k: size(self.weight.cols())?,
+                    scales: size(w.slice.scales)?,
+                    lanes: size(lanes)?,
+                    inner: size(inner)?,
+                    eps: *eps,
+                },
+            };
+            lower.dispatch(kernel, (inner * lanes).div_ceil(64));
+            return Ok(());
+        }
+        let mut x = x;
+        if let Some((weight, eps)) = &self.norm {
+            let normed = lower.scratch(self.rows * self.weight.cols())?;
+            norm::rms(lower, x, self.rows, (weight, *eps), normed.write())?;
+            x = normed.read();
+        }
+        let both = lower.scratch(self.rows * 2 * inner)?;
+        linear::product(lower, &x, self.rows, &self.weight, &linear::Epilogue::none(), &both.write())?;
+        let params = kernels::swiglu::Params { rows: size(self.rows)?, inner: size(inner)? };
+        lower.each(kernels::swiglu::Swiglu { x: both.read(), y, params }, self.rows * inner)
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {

@@ -4,7 +4,8 @@ use super::{Act, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::{Numerics, Tensor};
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::kernels::{Read, Write, gemm, matvec};
+use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// A linear layer `[out, in]` with what is folded into it.
@@ -135,7 +136,18 @@ impl Op for LinearOp {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.linear(self)
+        let l = &self.layer;
+        let epilogue = Epilogue {
+            bias: lower.vector_or_none(l.bias.as_ref())?,
+            scale: lower.vector_or_none(l.scale.as_ref())?,
+            residual: lower.read_or_none(l.residual)?,
+            flags: flag(l.bias.is_some(), Epilogue::BIAS)
+                | flag(l.scale.is_some(), Epilogue::SCALE)
+                | flag(l.residual.is_some(), Epilogue::RESIDUAL),
+            act: l.act,
+        };
+        let (x, y) = (lower.read(self.x)?, lower.write(self.y)?);
+        product(lower, &x, self.rows, &l.weight, &epilogue, &y)
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {
@@ -151,4 +163,126 @@ impl LinearOp {
     fn units_are_whole(&self) -> bool {
         self.panel() >= self.layer.weight.rows()
     }
+}
+
+/// What a matrix product's kernel does with its sums.
+#[derive(Clone, Debug)]
+pub(crate) struct Epilogue {
+    pub(crate) bias: Read,
+    pub(crate) scale: Read,
+    pub(crate) residual: Read,
+    pub(crate) flags: u32,
+    pub(crate) act: Act,
+}
+
+impl Epilogue {
+    pub(crate) const BIAS: u32 = 1;
+    pub(crate) const SCALE: u32 = 2;
+    pub(crate) const RESIDUAL: u32 = 4;
+    /// The result holds a part of the sum already.
+    pub(crate) const PRIOR: u32 = 8;
+
+    /// Nothing but the sums.
+    pub(crate) fn none() -> Self {
+        Self { bias: Lower::none(), scale: Lower::none(), residual: Lower::none(), flags: 0, act: Act::None }
+    }
+}
+
+pub(crate) fn flag(is: bool, bit: u32) -> u32 {
+    if is { bit } else { 0 }
+}
+
+/// `y = x [rows, in] · weightᵀ` with its epilogue: a dispatch for each slice of the weight.
+pub(crate) fn product(
+    lower: &mut Lower<'_>,
+    x: &Read,
+    rows: usize,
+    weight: &Tensor,
+    epilogue: &Epilogue,
+    y: &Write,
+) -> Result<()> {
+    if rows != 1 {
+        return gemm_rows(lower, x, rows, weight, epilogue, y);
+    }
+    let format = Lower::format(weight);
+    let lanes = variants::matvec_lanes(lower.traits(), format, weight.cols());
+    for w in lower.weight(weight)? {
+        let kernel = matvec::Matvec {
+            format,
+            lanes: if lanes == 1 { matvec::Lanes::Lone } else { matvec::Lanes::Split },
+            w: w.read,
+            x: x.clone(),
+            bias: epilogue.bias.clone(),
+            scale: epilogue.scale.clone(),
+            residual: epilogue.residual.clone(),
+            y: y.clone(),
+            params: matvec::Params {
+                k: size(weight.cols())?,
+                scales: size(w.slice.scales)?,
+                lanes: size(lanes)?,
+                count: size(w.slice.rows)?,
+                first: size(w.slice.first)?,
+                act: epilogue.act as u32,
+                flags: epilogue.flags,
+            },
+        };
+        lower.dispatch(kernel, (w.slice.rows.div_ceil(2) * lanes).div_ceil(64));
+    }
+    Ok(())
+}
+
+fn gemm_rows(
+    lower: &mut Lower<'_>,
+    x: &Read,
+    rows: usize,
+    weight: &Tensor,
+    epilogue: &Epilogue,
+    y: &Write,
+) -> Result<()> {
+    let params = gemm::Params { rows: size(rows)?, ..Default::default() };
+    gemm_slices(lower, x, &Lower::none(), gemm::Source::Rows, weight, epilogue, y, params)
+}
+
+/// A product of rows or windows with every slice of a weight; `params` has the rows and the windows' geometry.
+#[expect(clippy::too_many_arguments, reason = "they are one kernel's bindings")]
+pub(crate) fn gemm_slices(
+    lower: &mut Lower<'_>,
+    x: &Read,
+    table: &Read,
+    source: gemm::Source,
+    weight: &Tensor,
+    epilogue: &Epilogue,
+    y: &Write,
+    params: gemm::Params,
+) -> Result<()> {
+    let (tile, height, width) = variants::gemm_tile(lower.traits());
+    for w in lower.weight(weight)? {
+        let tiles = w.slice.rows.div_ceil(width);
+        let kernel = gemm::Gemm {
+            format: Lower::format(weight),
+            tile,
+            source,
+            w: w.read,
+            x: x.clone(),
+            bias: epilogue.bias.clone(),
+            scale: epilogue.scale.clone(),
+            residual: epilogue.residual.clone(),
+            y: y.clone(),
+            table: table.clone(),
+            params: gemm::Params {
+                cols: size(w.slice.rows)?,
+                first: size(w.slice.first)?,
+                out: size(weight.rows())?,
+                k: size(weight.cols())?,
+                k4: size(weight.cols().div_ceil(4))?,
+                scales: size(w.slice.scales)?,
+                tiles: size(tiles)?,
+                act: epilogue.act as u32,
+                flags: epilogue.flags,
+                ..params
+            },
+        };
+        lower.dispatch(kernel, (params.rows as usize).div_ceil(height) * tiles);
+    }
+    Ok(())
 }

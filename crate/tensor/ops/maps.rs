@@ -4,7 +4,7 @@
 use super::want_size;
 use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -49,7 +49,19 @@ impl Op for MergeCells {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.merge_cells(self)
+        let n = lower.len(self.y);
+        let kernel = kernels::merge_cells::MergeCells {
+            x: lower.read(self.x)?,
+            y: lower.write(self.y)?,
+            params: kernels::merge_cells::Params {
+                count: size(n)?,
+                channels: size(lower.cols(self.x))?,
+                skip: size(self.skip)?,
+                width: size(self.width)?,
+                cell: size(self.cell)?,
+            },
+        };
+        lower.each(kernel, n)
     }
 }
 
@@ -150,7 +162,24 @@ impl Op for WithCoordinates {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.with_coordinates(self)
+        let n = lower.len(self.y);
+        let mut taps = axis_taps(self.from.0, self.to.0)?;
+        taps.extend(axis_taps(self.from.1, self.to.1)?);
+        let kernel = kernels::with_coordinates::WithCoordinates {
+            x: lower.read(self.x)?,
+            taps: lower.table(taps),
+            y: lower.write(self.y)?,
+            params: kernels::with_coordinates::Params {
+                count: size(n)?,
+                channels: size(self.channels)?,
+                wide: size(lower.cols(self.y))?,
+                skip: size(self.skip)?,
+                fromwidth: size(self.from.1)?,
+                width: size(self.to.1)?,
+                height: size(self.to.0)?,
+            },
+        };
+        lower.each(kernel, n)
     }
 }
 
@@ -202,6 +231,41 @@ impl Op for Exchange {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.exchange(self)
+        let n = lower.len(self.y);
+        let [size_own, next, previous] = self.sizes;
+        let mut taps = Vec::new();
+        for from in [next, previous] {
+            taps.extend(axis_taps(from.0, size_own.0)?);
+            taps.extend(axis_taps(from.1, size_own.1)?);
+        }
+        let quarter = self.channels / 4;
+        let kernel = kernels::exchange::Exchange {
+            own: lower.read(self.own)?,
+            next: lower.read(self.next)?,
+            previous: lower.read(self.previous)?,
+            taps: lower.table(taps),
+            y: lower.write(self.y)?,
+            params: kernels::exchange::Params {
+                count: size(n)?,
+                channels: size(self.channels)?,
+                keep: size(self.channels - 2 * quarter)?,
+                quarter: size(quarter)?,
+                width: size(size_own.1)?,
+                height: size(size_own.0)?,
+                nextwidth: size(next.1)?,
+                previouswidth: size(previous.1)?,
+            },
+        };
+        lower.each(kernel, n)
     }
+}
+
+/// The taps of one axis as kernels want them: lower, upper, bits of the upper one's weight, bits of the coordinate.
+fn axis_taps(from: usize, to: usize) -> Result<Vec<u32>> {
+    let mut table = Vec::with_capacity(4 * to);
+    for i in 0..to {
+        let (low, high, weight) = corner_tap(i, from, to);
+        table.extend([size(low)?, size(high)?, weight.to_bits(), spread(i, to).to_bits()]);
+    }
+    Ok(table)
 }

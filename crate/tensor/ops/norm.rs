@@ -4,7 +4,8 @@ use super::{Act, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::kernels::{self, Read, Write};
+use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -93,7 +94,26 @@ impl Op for LayerNorm {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.layer_norm(self)
+        let rows = lower.rows(self.x);
+        let lanes = variants::norm_lanes(lower.traits());
+        let kernel = kernels::norm::Norm {
+            form: kernels::norm::Form::Layer,
+            lanes,
+            x: lower.read(self.x)?,
+            plus: lower.read_or_none(self.plus)?,
+            weight: lower.vector(&self.weight)?,
+            bias: lower.vector(&self.bias)?,
+            y: lower.write(self.y)?,
+            params: kernels::norm::Params {
+                rows: size(rows)?,
+                cols: size(self.weight.len())?,
+                flags: u32::from(self.plus.is_some()) + 2 * u32::from(self.relu_first),
+                act: self.act as u32,
+                eps: self.eps,
+            },
+        };
+        lower.dispatch(kernel, groups(lanes, rows));
+        Ok(())
     }
 }
 
@@ -135,7 +155,9 @@ impl Op for RmsNorm {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.rms_norm(self)
+        let (x, y) = (lower.read(self.x)?, lower.write(self.y)?);
+        let rows = lower.rows(self.x);
+        rms(lower, x, rows, (&self.weight, self.eps), y)
     }
 }
 
@@ -210,6 +232,47 @@ impl Op for GroupNorm {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.group_norm(self)
+        let channels = self.weight.len();
+        let kernel = kernels::group_norm::GroupNorm {
+            x: lower.read(self.x)?,
+            weight: lower.vector(&self.weight)?,
+            bias: lower.vector(&self.bias)?,
+            y: lower.write(self.y)?,
+            params: kernels::group_norm::Params {
+                pixels: size(lower.rows(self.x))?,
+                channels: size(channels)?,
+                size: size(channels / self.groups)?,
+                relu: u32::from(self.relu),
+                eps: self.eps,
+            },
+        };
+        lower.dispatch(kernel, self.groups);
+        Ok(())
     }
+}
+
+/// Workgroups of a norm over `rows` rows.
+fn groups(lanes: kernels::norm::Lanes, rows: usize) -> usize {
+    match lanes {
+        kernels::norm::Lanes::Lone => rows.div_ceil(8),
+        kernels::norm::Lanes::Split => rows,
+    }
+}
+
+/// Records an RMS norm of rows.
+pub(crate) fn rms(lower: &mut Lower<'_>, x: Read, rows: usize, norm: (&Tensor, f32), y: Write) -> Result<()> {
+    let lanes = variants::norm_lanes(lower.traits());
+    let (weight, eps) = norm;
+    let kernel = kernels::norm::Norm {
+        form: kernels::norm::Form::Rms,
+        lanes,
+        x,
+        plus: Lower::none(),
+        weight: lower.vector(weight)?,
+        bias: Lower::none(),
+        y,
+        params: kernels::norm::Params { rows: size(rows)?, cols: size(weight.len())?, flags: 0, act: 0, eps },
+    };
+    lower.dispatch(kernel, groups(lanes, rows));
+    Ok(())
 }

@@ -1,11 +1,11 @@
 //! The decoder's way in: RMS norm, stacked q/k/v projection, rotation, and the new rows of the cache.
 
 use super::attention::Cache;
-use super::{norm, want_size};
+use super::{linear, norm, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -123,7 +123,58 @@ impl Op for Qkv {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.qkv(self)
+        let (x, q) = (lower.read(self.x)?, lower.write(self.q)?);
+        let (keys, values) = (lower.write(self.cache[0])?, lower.write(self.cache[1])?);
+        let (rope, state) = (lower.vector(&self.rope)?, lower.read(self.cache[2])?);
+        let (nq, nk) = (self.heads * self.width, self.kv_heads * self.width);
+        let mut slices = lower.weight(&self.weight)?;
+        if let (1, 1, Some(w)) = (self.rows, slices.len(), slices.pop()) {
+            let format = Lower::format(&self.weight);
+            let lanes = variants::matvec_lanes(lower.traits(), format, self.weight.cols());
+            let kernel = kernels::qkv::Qkv {
+                format,
+                lanes: if lanes == 1 { kernels::qkv::Lanes::Lone } else { kernels::qkv::Lanes::Split },
+                w: w.read,
+                x,
+                norm: lower.vector(&self.norm)?,
+                q,
+                keys,
+                values,
+                rope,
+                state,
+                params: kernels::qkv::Params {
+                    k: size(self.weight.cols())?,
+                    scales: size(w.slice.scales)?,
+                    lanes: size(lanes)?,
+                    queries: size(nq)?,
+                    keys: size(nk)?,
+                    width: size(self.width)?,
+                    eps: self.eps,
+                },
+            };
+            lower.dispatch(kernel, ((nq + 2 * nk) / 2 * lanes).div_ceil(64));
+            return Ok(());
+        }
+        let normed = lower.scratch(self.rows * self.weight.cols())?;
+        let all = lower.scratch(self.rows * self.weight.rows())?;
+        norm::rms(lower, x, self.rows, (&self.norm, self.eps), normed.write())?;
+        linear::product(lower, &normed.read(), self.rows, &self.weight, &linear::Epilogue::none(), &all.write())?;
+        let kernel = kernels::rotate::Rotate {
+            x: all.read(),
+            q,
+            keys,
+            values,
+            rope,
+            state,
+            params: kernels::rotate::Params {
+                rows: size(self.rows)?,
+                queries: size(nq)?,
+                keys: size(nk)?,
+                width: size(self.width)?,
+                capacity: size(lower.rows(self.cache[0]).min(self.rope.rows()))?,
+            },
+        };
+        lower.each(kernel, self.rows * (nq / 2 + nk))
     }
 
     fn flops(&self, _plan: &Plan) -> u64 {

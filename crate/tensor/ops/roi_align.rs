@@ -3,7 +3,7 @@
 use super::want_size;
 use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 /// Samples a bin and axis.
@@ -85,6 +85,20 @@ impl Op for RoiAlign {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.roi_align(self)
+        let n = lower.len(self.y);
+        let kernel = kernels::roi_align::RoiAlign {
+            x: lower.read(self.x)?,
+            rois: lower.read(self.rois)?,
+            y: lower.write(self.y)?,
+            params: kernels::roi_align::Params {
+                count: size(n)?,
+                channels: size(self.channels)?,
+                height: size(self.height)?,
+                width: size(self.width)?,
+                size: size(self.size)?,
+                scale: self.scale,
+            },
+        };
+        lower.each(kernel, n)
     }
 }

@@ -1,10 +1,10 @@
 //! Small movements of rows: sums, means, selections, masks, transpositions.
 
 use super::{want, want_size};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -52,7 +52,21 @@ impl Op for Average {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.average(self)
+        let terms = self.x.len();
+        if terms > 4 {
+            return Err(Error::internal("a sum of more than four values"));
+        }
+        let x: Vec<_> = (0..4).map(|i| lower.read_or_none(self.x.get(i).copied())).collect::<Result<_>>()?;
+        let [a, b, c, d]: [_; 4] = x.try_into().map_err(|_| Error::internal("four terms"))?;
+        let n = lower.len(self.y);
+        let params = kernels::average::Params {
+            count: size(n)?,
+            skip: size(self.skip)?,
+            terms: size(terms)?,
+            factor: self.factor,
+        };
+        let y = lower.write(self.y)?;
+        lower.each(kernels::average::Average { a, b, c, d, y, params }, n)
     }
 }
 
@@ -87,7 +101,14 @@ impl Op for GatherRows {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.gather_rows(self)
+        let rows = lower.len(self.ids);
+        let kernel = kernels::gather_rows::GatherRows {
+            x: lower.read(self.x)?,
+            ids: lower.read(self.ids)?,
+            y: lower.write(self.y)?,
+            params: kernels::gather_rows::Params { rows: size(rows)?, cols: size(self.cols)? },
+        };
+        lower.each(kernel, rows * self.cols)
     }
 }
 
@@ -121,7 +142,13 @@ impl Op for LastRow {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.last_row(self)
+        let kernel = kernels::last_row::LastRow {
+            x: lower.read(self.x)?,
+            state: lower.read(self.state)?,
+            y: lower.write(self.y)?,
+            params: kernels::last_row::Params { cols: size(self.cols)? },
+        };
+        lower.each(kernel, self.cols)
     }
 }
 
@@ -156,7 +183,14 @@ impl Op for MaskRows {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.mask_rows(self)
+        let rows = lower.rows(self.x);
+        let kernel = kernels::mask_rows::MaskRows {
+            x: lower.read(self.x)?,
+            mask: lower.read(self.mask)?,
+            y: lower.write(self.y)?,
+            params: kernels::mask_rows::Params { rows: size(rows)?, cols: size(self.cols)? },
+        };
+        lower.each(kernel, rows * self.cols)
     }
 }
 
@@ -198,7 +232,16 @@ impl Op for RowsToColumns {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.rows_to_columns(self)
+        let kernel = kernels::rows_to_columns::RowsToColumns {
+            x: lower.read(self.x)?,
+            y: lower.write(self.y)?,
+            params: kernels::rows_to_columns::Params {
+                batch: size(self.batch)?,
+                rows: size(self.rows)?,
+                cols: size(self.cols)?,
+            },
+        };
+        lower.each(kernel, self.batch * self.rows * self.cols)
     }
 }
 
@@ -233,7 +276,14 @@ impl Op for ClassRow {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.class_row(self)
+        let n = lower.len(self.y);
+        let kernel = kernels::class_row::ClassRow {
+            x: lower.read(self.x)?,
+            table: lower.read(self.table)?,
+            y: lower.write(self.y)?,
+            params: kernels::class_row::Params { count: size(n)?, cols: size(n - lower.len(self.x))? },
+        };
+        lower.each(kernel, n)
     }
 }
 
@@ -269,6 +319,15 @@ impl Op for FirstColumns {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.first_columns(self)
+        let kernel = kernels::first_columns::FirstColumns {
+            x: lower.read(self.x)?,
+            y: lower.write(self.y)?,
+            params: kernels::first_columns::Params {
+                count: size(self.rows * self.to)?,
+                stride: size(self.from)?,
+                to: size(self.to)?,
+            },
+        };
+        lower.each(kernel, self.rows * self.to)
     }
 }

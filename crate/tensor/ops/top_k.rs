@@ -3,7 +3,7 @@
 use super::want_size;
 use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
-use crate::tensor::gpu::Lower;
+use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl Op for TopK {
     }
 
     fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
-        lower.top_k(self)
+        let kernel = kernels::top_k::TopK {
+            x: lower.read(self.x)?,
+            ids: lower.write(self.ids)?,
+            params: kernels::top_k::Params { count: size(self.n)?, best: size(self.k)? },
+        };
+        lower.each(kernel, self.n)
     }
 }

@@ -1,0 +1,447 @@
+//! The adapter, its limits, and what becomes of errors: everything that goes wrong on a GPU arrives as a value with a code.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::counters::{Counters, Purpose, Tally};
+use super::kernels::{Kind, Permutation};
+use super::memory::Held;
+use super::variants::Traits;
+use crate::error::{Code, Error, Result};
+
+/// Which kind of adapter is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Want {
+    /// The best there is.
+    #[default]
+    Any,
+    /// One that computes on the CPU.
+    Software,
+    /// A real one.
+    Hardware,
+}
+
+/// How a GPU is opened. Every fall-back can be forced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which adapter.
+    pub adapter: Want,
+    /// Ask for WebGPU's default limits, whatever the adapter offers.
+    pub default_limits: bool,
+    /// Pretend that a readback takes this much longer.
+    pub map_latency_ms: u64,
+    /// Fail allocations beyond this many bytes in all.
+    pub memory: Option<u64>,
+    /// Pretend that no more than this many bytes can be bound at once.
+    pub binding: Option<u64>,
+    /// Choose kernels as if the adapter were a software one, or a real one.
+    pub software_kernels: Option<bool>,
+}
+
+impl Options {
+    /// What the environment asks for: `GROMA_ADAPTER=software|hardware`, `GROMA_LIMITS=default`,
+    /// `GROMA_KERNELS=software|hardware`, `GROMA_MAP_LATENCY_MS`, `GROMA_GPU_MEMORY` and `GROMA_BINDING` (bytes).
+    #[must_use]
+    pub fn from_env() -> Self {
+        let get = |name: &str| std::env::var(name).unwrap_or_default();
+        Self {
+            adapter: match get("GROMA_ADAPTER").as_str() {
+                "software" => Want::Software,
+                "hardware" => Want::Hardware,
+                _ => Want::Any,
+            },
+            default_limits: get("GROMA_LIMITS") == "default",
+            map_latency_ms: get("GROMA_MAP_LATENCY_MS").parse().unwrap_or(0),
+            memory: get("GROMA_GPU_MEMORY").parse().ok(),
+            binding: get("GROMA_BINDING").parse().ok(),
+            software_kernels: match get("GROMA_KERNELS").as_str() {
+                "software" => Some(true),
+                "hardware" => Some(false),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What is said of an adapter.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// Its name, where it has one.
+    pub name: String,
+    /// `cpu`, `integrated`, `discrete`, `virtual` or `other`.
+    pub kind: &'static str,
+    /// The interface behind: `vulkan`, `metal`, `dx12`, `webgpu`.
+    pub backend: String,
+    /// The most bytes that can be bound at once.
+    pub binding: u64,
+    /// The largest buffer.
+    pub buffer: u64,
+}
+
+/// An open GPU. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Gpu(pub(super) Arc<Shared>);
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gpu").field(&self.0.info.name).finish()
+    }
+}
+
+/// What the device's callbacks leave behind.
+#[derive(Debug, Default)]
+struct Fate {
+    /// We destroyed it.
+    ours: AtomicBool,
+    lost: Mutex<Option<String>>,
+    failure: Mutex<Option<Error>>,
+}
+
+pub(super) struct Shared {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) traits: Traits,
+    pub(super) tally: Arc<Tally>,
+    pub(super) options: Options,
+    pub(super) none: wgpu::Buffer,
+    /// Floating-point operations a second, as seen in long runs: how much work one submit may hold.
+    pub(super) rate: AtomicU64,
+    /// Temporaries that plans share: no two plans run at once, and nothing in them outlives a run.
+    pub(super) arena: Mutex<Vec<Weak<Held>>>,
+    pub(super) staging: Mutex<Vec<Held>>,
+    info: AdapterInfo,
+    fate: Arc<Fate>,
+    layouts: Mutex<HashMap<&'static [(u32, Kind)], Layouts>>,
+    pipelines: Mutex<HashMap<&'static str, wgpu::ComputePipeline>>,
+}
+
+type Layouts = (wgpu::BindGroupLayout, wgpu::PipelineLayout);
+
+/// A lock that no panic can poison for long: what is inside is whole at any time.
+pub(super) fn lock<T>(cell: &Mutex<T>) -> MutexGuard<'_, T> {
+    cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The largest buffer and binding that are asked for: more than any weight of a 7B model needs helps nobody.
+const ENOUGH: u64 = 1 << 30;
+
+/// First guesses of a rate, low so that the first submits are short.
+const RATE_SOFTWARE: u64 = 4_000_000_000;
+const RATE_HARDWARE: u64 = 1_000_000_000_000;
+
+impl Gpu {
+    /// Opens an adapter.
+    pub async fn create(options: Options) -> Result<Self> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = choose(&instance, options.adapter).await?;
+        let info = adapter.get_info();
+        let offered = adapter.limits();
+        let mut limits = wgpu::Limits::default();
+        if !options.default_limits {
+            limits.max_storage_buffer_binding_size =
+                offered.max_storage_buffer_binding_size.min(ENOUGH).max(limits.max_storage_buffer_binding_size);
+            limits.max_buffer_size = offered.max_buffer_size.min(ENOUGH).max(limits.max_buffer_size);
+        }
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("groma"), required_limits: limits.clone(), ..Default::default() };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
+            Error::new(Code::NoWebgpu, format!("the adapter {} gives no device: {e}", info.name))
+        })?;
+        let fate = Arc::new(Fate::default());
+        listen(&device, &fate);
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let info = AdapterInfo {
+            name: info.name,
+            kind: kind(info.device_type),
+            backend: info.backend.to_string(),
+            binding: limits.max_storage_buffer_binding_size,
+            buffer: limits.max_buffer_size,
+        };
+        let none = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("none"),
+            size: 256,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        let traits = Traits {
+            software: options.software_kernels.unwrap_or(software),
+            binding: options.binding.unwrap_or(u64::MAX).min(info.binding).min(info.buffer),
+        };
+        Ok(Self(Arc::new(Shared {
+            device,
+            queue,
+            traits,
+            tally: Arc::default(),
+            options,
+            none,
+            rate: AtomicU64::new(if software { RATE_SOFTWARE } else { RATE_HARDWARE }),
+            arena: Mutex::default(),
+            staging: Mutex::default(),
+            info,
+            fate,
+            layouts: Mutex::default(),
+            pipelines: Mutex::default(),
+        })))
+    }
+
+    /// What is known of the adapter.
+    #[must_use]
+    pub fn info(&self) -> &AdapterInfo {
+        &self.0.info
+    }
+
+    /// What kernels are chosen by.
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        self.0.traits
+    }
+
+    /// Whether the adapter computes on the CPU.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        self.0.info.kind == "cpu"
+    }
+
+    /// What was done and is held so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.0.tally.snapshot()
+    }
+
+    /// Gives everything back. What still runs fails with the code `closed`.
+    pub fn destroy(&self) {
+        self.0.fate.ours.store(true, Ordering::Relaxed);
+        self.0.device.destroy();
+    }
+
+    /// Loses the device as a crash would: for tests.
+    pub fn lose(&self) {
+        self.0.device.destroy();
+        self.block();
+    }
+
+    /// Lets native callbacks run; the browser's come by themselves.
+    pub(super) fn nudge(&self) {
+        // a lost device makes polling fail; that is told by `check`
+        let _ = self.0.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// Fails if anything went wrong since the last look.
+    pub fn check(&self) -> Result<()> {
+        let fate = &self.0.fate;
+        if fate.ours.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::Closed, "the GPU was closed"));
+        }
+        if let Some(why) = lock(&fate.lost).as_ref() {
+            return Err(Error::new(Code::DeviceLost, format!("the GPU was lost: {why}")));
+        }
+        match lock(&fate.failure).take() {
+            None => Ok(()),
+            Some(e) => {
+                // an operation on a lost device may be refused before its loss is told
+                self.nudge();
+                match lock(&fate.lost).as_ref() {
+                    Some(why) => Err(Error::new(Code::DeviceLost, format!("the GPU was lost: {why}"))),
+                    None => Err(e),
+                }
+            }
+        }
+    }
+
+    /// A new buffer, accounted for.
+    pub(super) fn buffer(
+        &self,
+        label: &str,
+        bytes: usize,
+        purpose: Purpose,
+        usage: wgpu::BufferUsages,
+    ) -> Result<Held> {
+        let size = bytes as u64;
+        let held = self.0.tally.total();
+        if self.0.options.memory.is_some_and(|most| held + size > most) {
+            return Err(out_of_memory(label, size, held));
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.0.device.create_buffer(&descriptor);
+        let made = Held::new(buffer, size, purpose, &self.0.tally);
+        self.check().map_err(|e| match e.code {
+            Code::OutOfMemory => out_of_memory(label, size, held),
+            _ => e.at(label),
+        })?;
+        Ok(made)
+    }
+
+    /// The layouts of a set of bindings.
+    pub(super) fn layouts(&self, bindings: &'static [(u32, Kind)]) -> Layouts {
+        let mut known = lock(&self.0.layouts);
+        known.entry(bindings).or_insert_with(|| layouts(&self.0.device, bindings)).clone()
+    }
+
+    /// The pipeline of a permutation, made once a device.
+    pub(super) fn pipeline(&self, permutation: &'static Permutation) -> wgpu::ComputePipeline {
+        if let Some(p) = lock(&self.0.pipelines).get(permutation.name) {
+            return p.clone();
+        }
+        let (_, layout) = self.layouts(permutation.bindings);
+        let pipeline = pipeline(&self.0.device, permutation, &layout);
+        lock(&self.0.pipelines).insert(permutation.name, pipeline.clone());
+        pipeline
+    }
+
+    /// Waits until everything submitted so far is done.
+    pub(super) fn done(&self) -> impl Future<Output = ()> + use<> {
+        let (tx, rx) = flume::bounded(1);
+        self.0.queue.on_submitted_work_done(move || {
+            // whoever waited may be gone
+            let _ = tx.send(());
+        });
+        let gpu = self.clone();
+        async move {
+            gpu.block();
+            // an error means that the device is gone; `check` says so
+            let _ = rx.recv_async().await;
+        }
+    }
+
+    /// Natively nothing happens unless somebody waits; in the browser waiting is forbidden and needless.
+    pub(super) fn block(&self) {
+        // failures are told by `check`
+        let _ = self.0.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: None });
+    }
+}
+
+fn out_of_memory(label: &str, bytes: u64, held: u64) -> Error {
+    let message = format!("the GPU has no memory for {bytes} bytes more ({held} are in use)");
+    Error::new(Code::OutOfMemory, message).at(label)
+}
+
+fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn choose(instance: &wgpu::Instance, want: Want) -> Result<wgpu::Adapter> {
+    let mut all = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let cpu = |a: &wgpu::Adapter| a.get_info().device_type == wgpu::DeviceType::Cpu;
+    match want {
+        Want::Any => {}
+        Want::Software => all.retain(cpu),
+        Want::Hardware => all.retain(|a| !cpu(a)),
+    }
+    let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    all.into_iter().min_by_key(rank).ok_or_else(|| none(want))
+}
+
+#[cfg(target_arch = "wasm32")]
+async fn choose(instance: &wgpu::Instance, want: Want) -> Result<wgpu::Adapter> {
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        force_fallback_adapter: want == Want::Software,
+        ..Default::default()
+    };
+    let adapter = instance.request_adapter(&options).await.map_err(|_| none(want))?;
+    if want == Want::Hardware && adapter.get_info().device_type == wgpu::DeviceType::Cpu {
+        return Err(none(want));
+    }
+    Ok(adapter)
+}
+
+fn none(want: Want) -> Error {
+    let what = match want {
+        Want::Any => "no GPU adapter was found",
+        Want::Software => "no software adapter was found",
+        Want::Hardware => "no adapter but software ones was found",
+    };
+    Error::new(Code::NoWebgpu, what)
+}
+
+/// Leaves what the device says where `check` finds it.
+fn listen(device: &wgpu::Device, fate: &Arc<Fate>) {
+    let lost = fate.clone();
+    device.set_device_lost_callback(move |_, message| {
+        lock(&lost.lost).get_or_insert(message);
+    });
+    let failed = fate.clone();
+    device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+        let error = match e {
+            wgpu::Error::OutOfMemory { .. } => Error::new(Code::OutOfMemory, "the GPU is out of memory"),
+            wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+                Error::internal(format!("the GPU refused a call: {description}"))
+            }
+        };
+        // the first one is the cause
+        lock(&failed.failure).get_or_insert(error);
+    }));
+}
+
+fn layouts(device: &wgpu::Device, bindings: &[(u32, Kind)]) -> Layouts {
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = bindings
+        .iter()
+        .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
+            binding: *binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match kind {
+                    Kind::Uniform => wgpu::BufferBindingType::Uniform,
+                    Kind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Kind::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let group = device
+        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("groma"), entries: &entries });
+    let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some("groma"),
+        bind_group_layouts: &[Some(&group)],
+        immediate_size: 0,
+    });
+    (group, pipeline)
+}
+
+fn pipeline(
+    device: &wgpu::Device,
+    permutation: &Permutation,
+    layout: &wgpu::PipelineLayout,
+) -> wgpu::ComputePipeline {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(permutation.name),
+        source: wgpu::ShaderSource::Wgsl(permutation.wgsl.into()),
+    };
+    let checks = if cfg!(debug_assertions) {
+        wgpu::ShaderRuntimeChecks::checked()
+    } else {
+        wgpu::ShaderRuntimeChecks::unchecked()
+    };
+    // SAFETY: the text is ours, linked and validated at build time; every index is guarded by sizes that the recorder
+    // checks, and every loop ends. Builds with debug assertions, and browsers, check all the same.
+    let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(permutation.name),
+        layout: Some(layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // kernels write workgroup memory before they read it
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    })
+}

@@ -1,0 +1,116 @@
+//! Which permutation and which tiles: pure functions of types, shapes and what is known of the adapter. No kernel and no
+//! operation asks the device.
+
+use super::kernels::{WeightFormat, attention, gemm, norm};
+use crate::tensor::blocks::DType;
+
+/// What choices depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// The adapter computes on the CPU: barriers and shared memory are dear, straight kernels win.
+    pub software: bool,
+    /// The most bytes that can be bound at once.
+    pub binding: u64,
+}
+
+impl Traits {
+    /// WebGPU's default limits.
+    pub const DEFAULT: Traits = Traits { software: true, binding: 128 << 20 };
+}
+
+/// How rows of `k` numbers of a type are read.
+#[must_use]
+pub fn weight_format(dtype: DType, k: usize) -> WeightFormat {
+    let whole = k.is_multiple_of(4);
+    match dtype {
+        DType::F16 if whole => WeightFormat::F16,
+        DType::F16 => WeightFormat::F16Single,
+        DType::Q8_0 => WeightFormat::Q8_0,
+        DType::Q4_0 => WeightFormat::Q4_0,
+        DType::Q4_1 => WeightFormat::Q4_1,
+        DType::F32 | DType::U32 if whole => WeightFormat::F32,
+        DType::F32 | DType::U32 => WeightFormat::F32Single,
+    }
+}
+
+/// Tile of a matrix product, and the rows and columns of a workgroup.
+#[must_use]
+pub fn gemm_tile(traits: Traits) -> (gemm::Tile, usize, usize) {
+    if traits.software { (gemm::Tile::Straight, 8, 64) } else { (gemm::Tile::Tiled, 64, 64) }
+}
+
+/// Threads that share a pair of rows of a matrix times one row (a power of two, at most 64): neighbours should read
+/// neighbouring words, and each should have at least two steps to do.
+#[must_use]
+pub fn matvec_lanes(traits: Traits, format: WeightFormat, k: usize) -> usize {
+    if traits.software {
+        return 1;
+    }
+    let steps = k.div_ceil(if format.blocks() { 32 } else { 4 });
+    let mut lanes = 1;
+    while lanes < 32 && lanes * 4 <= steps {
+        lanes *= 2;
+    }
+    lanes
+}
+
+/// Threads a row of a norm.
+#[must_use]
+pub fn norm_lanes(traits: Traits) -> norm::Lanes {
+    if traits.software { norm::Lanes::Lone } else { norm::Lanes::Split }
+}
+
+/// The narrowest permutation that holds a head, where there is one.
+#[must_use]
+pub fn head_width(width: usize) -> Option<attention::Width> {
+    match width {
+        0..=16 => Some(attention::Width::W16),
+        17..=32 => Some(attention::Width::W32),
+        33..=64 => Some(attention::Width::W64),
+        65..=128 => Some(attention::Width::W128),
+        _ => None,
+    }
+}
+
+/// Tile of attention over many rows, and the query rows of a workgroup.
+#[must_use]
+pub fn attention_tile(traits: Traits) -> (attention::Tile, usize) {
+    if traits.software { (attention::Tile::Straight, 8) } else { (attention::Tile::Tiled, 16) }
+}
+
+/// A grid of `n` workgroups within 65535 a dimension.
+#[must_use]
+pub fn fold(n: usize) -> [u32; 2] {
+    const SIDE: usize = 65_535;
+    let rows = n.div_ceil(SIDE).max(1);
+    let columns = n.div_ceil(rows);
+    [u32::try_from(columns).unwrap_or(u32::MAX), u32::try_from(rows).unwrap_or(u32::MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_grids_are_folded() {
+        assert_eq!(fold(7), [7, 1]);
+        assert_eq!(fold(65_535), [65_535, 1]);
+        let [x, y] = fold(1_000_000);
+        assert!(x <= 65_535 && u64::from(x) * u64::from(y) >= 1_000_000, "{x} by {y}");
+    }
+
+    #[test]
+    fn lanes_fit_the_row() {
+        let hardware = Traits { software: false, ..Traits::DEFAULT };
+        assert_eq!(matvec_lanes(hardware, WeightFormat::Q8_0, 576), 8);
+        assert_eq!(matvec_lanes(hardware, WeightFormat::Q4_0, 4096), 32);
+        assert_eq!(matvec_lanes(hardware, WeightFormat::Q4_0, 32), 1);
+        assert_eq!(matvec_lanes(Traits::DEFAULT, WeightFormat::F32, 4096), 1);
+    }
+
+    #[test]
+    fn rows_that_are_no_multiple_of_four_are_read_singly() {
+        assert_eq!(weight_format(DType::F16, 386), WeightFormat::F16Single);
+        assert_eq!(weight_format(DType::F32, 64), WeightFormat::F32);
+    }
+}

@@ -1,0 +1,8 @@
+//! Every kernel against its twin, on whatever Vulkan adapter there is: awkward sizes, every weight type, software and
+//! hardware permutations, WebGPU's default limits.
+
+mod harness;
+mod machine;
+mod others;
+mod products;
+mod shaders;
