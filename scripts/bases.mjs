@@ -12,7 +12,9 @@ export const bases = process.env.GROMA_BASES || join(cache, "bases");
 
 /** Fetches what `models/groma-s/bases.json` names; at once when it is there and whole. */
 export async function bringBases() {
-  const { encoder, decoder } = JSON.parse(await readFile(join(root, "models", "groma-s", "bases.json"), "utf8"));
+  const { encoder, decoder } = JSON.parse(
+    await readFile(join(root, "models", "groma-s", "bases.json"), "utf8"),
+  );
   await mkdir(bases, { recursive: true });
   for (const source of [encoder, decoder]) {
     const file = join(bases, basename(source.file));
