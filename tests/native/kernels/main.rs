@@ -6,5 +6,6 @@ mod harness;
 mod machine;
 mod others;
 mod products;
+#[expect(clippy::print_stderr, reason = "it prints what it measured")]
 mod rates;
 mod shaders;
