@@ -8,8 +8,8 @@ use super::out::Aside;
 use crate::error::{Code, Error, Result};
 use crate::pack::{Checkpoint, Pack, Source};
 use crate::session::Model;
-use crate::tensor::plan::{Cancel, Run};
 use crate::tensor::gpu::{Gpu, Options};
+use crate::tensor::plan::{Cancel, Run};
 use crate::tensor::{Device, Numerics};
 
 /// The model that is used where none is named.

@@ -48,7 +48,12 @@ fn look(model: &Model, photo: &Path) -> Seen {
     let boxes = read(model, &p.boxes).as_chunks::<4>().0.to_vec();
     let rules = Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
     let kept = select(&boxes, &read(model, &p.scores), &[], &rules).expect("selected");
-    Seen { stages, boxes: kept.boxes, image: vision.seen.image.clone().expect("a bridge"), maps: vision.seen.maps.clone() }
+    Seen {
+        stages,
+        boxes: kept.boxes,
+        image: vision.seen.image.clone().expect("a bridge"),
+        maps: vision.seen.maps.clone(),
+    }
 }
 
 fn tokens_of(model: &Model, seen: &Seen, boxes: &[[f32; 4]]) -> Tensor {

@@ -63,8 +63,7 @@ pub struct Recording {
 
 /// Lowers a whole plan; needs no GPU.
 pub fn lower(plan: &Plan, traits: Traits) -> Result<Recording> {
-    let mut lower =
-        Lower { plan, traits, step: 0, dispatches: Vec::new(), scratch: Vec::new(), tables: Vec::new() };
+    let mut lower = Lower { plan, traits, step: 0, dispatches: Vec::new(), scratch: Vec::new(), tables: Vec::new() };
     for (i, step) in plan.steps().iter().enumerate() {
         lower.step = i;
         step.op.gpu(&mut lower).map_err(|e| e.at(step.op.name())).at(&step.label)?;

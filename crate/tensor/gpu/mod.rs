@@ -1,7 +1,10 @@
 //! The GPU: adapter and limits, buffers, the recorder, programs, and what `build.rs` made of the shaders.
 //!
 //! Operations live in `ops/`, each with the dispatches it records; nothing here knows an operation.
-#![allow(clippy::arc_with_non_send_sync, reason = "in the browser wgpu's objects stay on one thread; natively they are Sync")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "in the browser wgpu's objects stay on one thread; natively they are Sync"
+)]
 
 mod adapter;
 mod counters;
@@ -10,6 +13,8 @@ pub mod layout;
 mod lower;
 mod memory;
 mod program;
+#[cfg(target_arch = "wasm32")]
+mod raw;
 pub mod variants;
 
 pub use adapter::{AdapterInfo, Gpu, Options, Want};

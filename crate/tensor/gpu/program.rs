@@ -255,8 +255,11 @@ impl Slots {
     #[must_use]
     pub fn assign(plan: &Plan, recording: &Recording) -> Self {
         let last = plan.last_uses();
-        let mut slots =
-            Slots { sizes: Vec::new(), values: vec![None; plan.values().len()], scratch: vec![0; recording.scratch.len()] };
+        let mut slots = Slots {
+            sizes: Vec::new(),
+            values: vec![None; plan.values().len()],
+            scratch: vec![0; recording.scratch.len()],
+        };
         let mut free: Vec<usize> = Vec::new();
         for (s, step) in plan.steps().iter().enumerate() {
             let mut ends = Vec::new();
@@ -266,11 +269,8 @@ impl Slots {
                     let bytes = info.shape.iter().product::<usize>() * 4;
                     slots.values[v.index()] = Some(slots.take(&mut free, bytes));
                 }
-                if let (true, Some(slot)) = (last[v.index()] == s, slots.values[v.index()]) {
-                    if !ends.contains(&slot) {
-                        ends.push(slot);
-                    }
-                }
+                let slot = slots.values[v.index()].filter(|_| last[v.index()] == s);
+                ends.extend(slot.filter(|slot| !ends.contains(slot)));
             }
             for (i, scratch) in recording.scratch.iter().enumerate().filter(|(_, x)| x.step == s) {
                 slots.scratch[i] = slots.take(&mut free, scratch.bytes);
@@ -285,9 +285,9 @@ impl Slots {
     fn take(&mut self, free: &mut Vec<usize>, bytes: usize) -> usize {
         let bytes = bytes.next_multiple_of(16).max(16);
         let fits = free.iter().enumerate().filter(|(_, s)| self.sizes[**s] >= bytes);
-        let best = fits.min_by_key(|(_, s)| self.sizes[**s]).or_else(|| {
-            free.iter().enumerate().max_by_key(|(_, s)| self.sizes[**s])
-        });
+        let best = fits
+            .min_by_key(|(_, s)| self.sizes[**s])
+            .or_else(|| free.iter().enumerate().max_by_key(|(_, s)| self.sizes[**s]));
         if let Some((at, slot)) = best.map(|(at, s)| (at, *s)) {
             free.swap_remove(at);
             self.sizes[slot] = self.sizes[slot].max(bytes);

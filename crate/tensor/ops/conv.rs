@@ -324,7 +324,7 @@ fn window_table(channels: usize, kernel: usize) -> Result<Vec<u32>> {
     let mut table = Vec::with_capacity(channels * kernel * kernel + 3);
     for channel in 0..channels {
         for place in 0..kernel * kernel {
-            table.push(size(channel << 16 | (place / kernel) << 8 | place % kernel)?);
+            table.push(size((channel << 16) | ((place / kernel) << 8) | (place % kernel))?);
         }
     }
     table.resize(table.len().next_multiple_of(4), u32::MAX);

@@ -12,7 +12,6 @@ pub(crate) struct MergeCells {
     pub(crate) x: Value,
     pub(crate) y: Value,
     pub(crate) skip: usize,
-    pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) cell: usize,
 }
@@ -23,7 +22,7 @@ pub fn merge_cells(p: &mut Plan, x: Value, skip: usize, height: usize, width: us
     want_size(p.rows(x), skip + height * width, "rows of a map")?;
     want_size(height % cell + width % cell, 0, "patches left over by cells")?;
     let y = p.temp(&[height * width / (cell * cell), p.cols(x) * cell * cell]);
-    p.push(MergeCells { x, y, skip, height, width, cell }, &[x], &[y]);
+    p.push(MergeCells { x, y, skip, width, cell }, &[x], &[y]);
     Ok(y)
 }
 

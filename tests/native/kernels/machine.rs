@@ -177,7 +177,11 @@ fn a_lost_device_has_a_code_and_a_closed_one_another() {
         let (plan, history) = decode_step(&device, 1);
         let compiled = plan.compile().expect("compiles");
         pollster::block_on(compiled.run(&Run::default())).expect("runs");
-        if ours { gpu.destroy() } else { gpu.lose() }
+        if ours {
+            gpu.destroy()
+        } else {
+            gpu.lose()
+        }
         let run = pollster::block_on(compiled.run(&Run::default())).unwrap_err();
         let read = pollster::block_on(device.read_u32(&[&history])).unwrap_err();
         let made = device.zeros("more", &[4], DType::F32).unwrap_err();

@@ -46,7 +46,11 @@ fn norms() {
 }
 
 /// A case of an operation on values that moves numbers only.
-fn moved(name: &str, build: impl Fn(&mut Plan, Value) -> groma::Result<Value> + 'static, shape: &'static [usize]) -> Case {
+fn moved(
+    name: &str,
+    build: impl Fn(&mut Plan, Value) -> groma::Result<Value> + 'static,
+    shape: &'static [usize],
+) -> Case {
     case(name, move |b| {
         let x = b.f32(shape);
         let y = build(&mut b.plan, x)?;
@@ -126,7 +130,8 @@ fn sums_and_maps() {
     }));
     cases.push(case("roi_align", |b| {
         let x = b.f32(&[7 * 9, 6]);
-        let rois = [[0.0, 0.0, 90.0, 70.0], [10.0, 20.0, 35.5, 60.25], [50.0, 30.0, 40.0, 30.0], [-30.0, -20.0, 150.0, 90.0]];
+        let rois =
+            [[0.0, 0.0, 90.0, 70.0], [10.0, 20.0, 35.5, 60.25], [50.0, 30.0, 40.0, 30.0], [-30.0, -20.0, 150.0, 90.0]];
         let rois = b.plan.constant("rois", &[4, 4], rois.as_flattened())?;
         let y = ops::roi_align(&mut b.plan, x, rois, (7, 9), 0.1, 4)?;
         b.keep(y);
@@ -162,9 +167,12 @@ fn boxes() {
     let cases = vec![
         case("first_reference", |b| {
             let delta = b.scaled(&[3, 4], 3.0);
-            let proposals = b.rand.numbers(25).into_iter().enumerate().map(|(i, v)| {
-                if i % 5 == 4 { f32::from(u8::from(i != 14)) } else { v }
-            });
+            let proposals = b
+                .rand
+                .numbers(25)
+                .into_iter()
+                .enumerate()
+                .map(|(i, v)| if i % 5 == 4 { f32::from(u8::from(i != 14)) } else { v });
             let proposals: Vec<f32> = proposals.collect();
             let proposals = b.plan.constant("proposals", &[5, 5], &proposals)?;
             let ids = b.ids(&[4, 2, 0]);

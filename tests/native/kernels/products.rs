@@ -70,7 +70,8 @@ fn weights_in_slices() {
         cases.push(embed(dtype, 96));
     }
     // 4 KiB hold ten rows of f32
-    let small = |software| gpu(Options { software_kernels: Some(software), binding: Some(8192), ..Options::from_env() });
+    let small =
+        |software| gpu(Options { software_kernels: Some(software), binding: Some(8192), ..Options::from_env() });
     table_on(&[("software in slices", small(true)), ("hardware in slices", small(false))], FUNCTIONS, cases, 1);
 }
 
