@@ -177,7 +177,7 @@ pub(crate) fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: V
                     .map(|(a, b)| (a - b).abs())
                     .fold(0f32, |m, v| if v.is_nan() { f32::INFINITY } else { m.max(v) });
                 if want.len() != got.len() || worst > tolerance * most {
-                    let at = want.iter().zip(got).position(|(a, b)| !((a - b).abs() <= tolerance * most));
+                    let at = want.iter().zip(got).position(|(a, b)| b.is_nan() || (a - b).abs() > tolerance * most);
                     let values = at.map(|at| (want[at], got[at]));
                     failures
                         .push(format!("{} [{i}] on {kind}: {worst:e} of {most:e}, first at {at:?} {values:?}", case.0));
