@@ -248,15 +248,19 @@ fn emit(stem: &str, text: &str, axes: &[Axis], all: &[Permutation], rust: &mut S
     }
     writeln!(w, "        /// Uniforms.\n        pub params: Params,\n    }}\n")?;
     writeln!(w, "    impl Kernel for {family} {{\n        fn call(self) -> Call {{")?;
-    let mut index = "0".to_owned();
+    let mut index = String::new();
     for axis in axes {
         let place = if axis.name == FORMAT {
             format!("self.format.place(&{:?})", axis.features)
         } else {
             format!("self.{} as usize", axis.name)
         };
-        index = format!("({index}) * {} + {place}", axis.features.len());
+        index = match index.as_str() {
+            "" => place,
+            before => format!("({before}) * {} + {place}", axis.features.len()),
+        };
     }
+    let index = if index.is_empty() { "0" } else { &index };
     writeln!(w, "            let permutation = &PERMUTATIONS[{index}];")?;
     let binds: Vec<String> = storage.iter().map(|(i, name, _)| format!("({i}, self.{name}.0)")).collect();
     writeln!(w, "            let params = bytemuck::bytes_of(&self.params).to_vec();")?;

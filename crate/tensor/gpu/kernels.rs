@@ -5,14 +5,7 @@
 use crate::tensor::device::Tensor;
 use crate::tensor::plan::Value;
 
-pub use generated::*;
-
-#[expect(clippy::erasing_op, clippy::identity_op, reason = "indices are written for any number of features")]
-mod generated {
-    use super::*;
-
-    include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
-}
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// How a binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

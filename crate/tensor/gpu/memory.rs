@@ -1,6 +1,7 @@
 //! Buffers: tensors in slices, the way in (whole or streamed) and the way out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::adapter::{Gpu, lock};
 use super::counters::{Purpose, Tally, add};
@@ -75,10 +76,6 @@ impl Gpu {
                 self.send(&held.buffer, 0, &out);
             }
         }
-        // writes are staged until a submit: without one, many of them pile up
-        if bytes.len() > FLIGHT {
-            self.submit_nothing();
-        }
         self.check().at(label)?;
         Ok(t)
     }
@@ -105,10 +102,21 @@ impl Gpu {
     pub(super) fn send(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
         add(&self.0.tally.up, bytes.len() as u64);
         self.0.queue.write_buffer(buffer, offset, bytes);
+        self.flush(bytes.len());
+    }
+
+    /// Writes are staged until a submit: without one, many of them pile up.
+    pub(super) fn flush(&self, bytes: usize) {
+        let unsent = self.0.unsent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if unsent > FLIGHT as u64 {
+            self.submit_nothing();
+            self.nudge();
+        }
     }
 
     fn submit_nothing(&self) {
         add(&self.0.tally.submits, 1);
+        self.0.unsent.store(0, Ordering::Relaxed);
         self.0.queue.submit([]);
     }
 

@@ -13,6 +13,8 @@ pub mod layout;
 mod lower;
 mod memory;
 mod program;
+#[cfg(target_arch = "wasm32")]
+mod raw;
 pub mod variants;
 
 pub use adapter::{AdapterInfo, Gpu, Options, Want};

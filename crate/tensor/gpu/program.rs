@@ -269,11 +269,8 @@ impl Slots {
                     let bytes = info.shape.iter().product::<usize>() * 4;
                     slots.values[v.index()] = Some(slots.take(&mut free, bytes));
                 }
-                if let (true, Some(slot)) = (last[v.index()] == s, slots.values[v.index()])
-                    && !ends.contains(&slot)
-                {
-                    ends.push(slot);
-                }
+                let slot = slots.values[v.index()].filter(|_| last[v.index()] == s);
+                ends.extend(slot.filter(|slot| !ends.contains(slot)));
             }
             for (i, scratch) in recording.scratch.iter().enumerate().filter(|(_, x)| x.step == s) {
                 slots.scratch[i] = slots.take(&mut free, scratch.bytes);

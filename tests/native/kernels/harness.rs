@@ -8,68 +8,68 @@ use groma::tensor::plan::Run;
 use groma::tensor::{DType, Device, Plan, Tensor, Value, ops};
 
 /// A small generator (PCG): the same numbers everywhere.
-pub struct Rand(u64);
+pub(crate) struct Rand(u64);
 
 impl Rand {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
-    pub fn bits(&mut self) -> u32 {
+    pub(crate) fn bits(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((self.0 >> 18) ^ self.0) >> 27) as u32
     }
 
     /// In -1..1.
-    pub fn number(&mut self) -> f32 {
+    pub(crate) fn number(&mut self) -> f32 {
         (f64::from(self.bits()) / f64::from(1u32 << 31) - 1.0) as f32
     }
 
-    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
+    pub(crate) fn numbers(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.number()).collect()
     }
 }
 
 /// A case on one device: its plan is built with these.
-pub struct Bench {
-    pub device: Device,
-    pub rand: Rand,
-    pub plan: Plan,
+pub(crate) struct Bench {
+    pub(crate) device: Device,
+    pub(crate) rand: Rand,
+    pub(crate) plan: Plan,
     outputs: Vec<Tensor>,
 }
 
 impl Bench {
-    pub fn f32(&mut self, shape: &[usize]) -> Value {
+    pub(crate) fn f32(&mut self, shape: &[usize]) -> Value {
         self.scaled(shape, 1.0)
     }
 
-    pub fn scaled(&mut self, shape: &[usize], scale: f32) -> Value {
+    pub(crate) fn scaled(&mut self, shape: &[usize], scale: f32) -> Value {
         let data: Vec<f32> = self.rand.numbers(shape.iter().product()).iter().map(|v| v * scale).collect();
         self.plan.constant("input", shape, &data).expect("inputs fit")
     }
 
-    pub fn ids(&mut self, ids: &[u32]) -> Value {
+    pub(crate) fn ids(&mut self, ids: &[u32]) -> Value {
         let t = self.ids_tensor(ids);
         self.plan.resident(&t)
     }
 
-    pub fn ids_tensor(&mut self, ids: &[u32]) -> Tensor {
+    pub(crate) fn ids_tensor(&mut self, ids: &[u32]) -> Tensor {
         self.device.tensor("ids", &[ids.len()], DType::U32, bytemuck::cast_slice(ids)).expect("ids fit")
     }
 
-    pub fn vector(&mut self, n: usize) -> Tensor {
+    pub(crate) fn vector(&mut self, n: usize) -> Tensor {
         let data = self.rand.numbers(n);
         self.device.tensor_f32("vector", &[n], &data).expect("vectors fit")
     }
 
-    pub fn weight(&mut self, shape: &[usize], dtype: DType) -> Tensor {
+    pub(crate) fn weight(&mut self, shape: &[usize], dtype: DType) -> Tensor {
         let n: usize = shape.iter().product();
         let bytes = encode(&mut self.rand, n, dtype);
         self.device.tensor("weight", shape, dtype, &bytes).expect("weights fit")
     }
 
     /// Keeps a value for the comparison.
-    pub fn keep(&mut self, v: Value) {
+    pub(crate) fn keep(&mut self, v: Value) {
         let info = self.plan.info(v).clone();
         let t = self.device.zeros("output", &info.shape, info.dtype).expect("outputs fit");
         ops::copy_into(&mut self.plan, v, &t).expect("the same shape");
@@ -77,7 +77,7 @@ impl Bench {
     }
 
     /// Keeps a tensor that the plan writes.
-    pub fn keep_tensor(&mut self, t: &Tensor) {
+    pub(crate) fn keep_tensor(&mut self, t: &Tensor) {
         self.outputs.push(t.clone());
     }
 }
@@ -110,10 +110,10 @@ fn encode(rand: &mut Rand, n: usize, dtype: DType) -> Vec<u8> {
 }
 
 /// A row of a table: its name and how its plan is built.
-pub type Case = (String, Box<dyn Fn(&mut Bench) -> Result<()>>);
+pub(crate) type Case = (String, Box<dyn Fn(&mut Bench) -> Result<()>>);
 
 /// Software kernels, hardware kernels: both run on any adapter.
-pub fn devices() -> &'static [(&'static str, Gpu)] {
+pub(crate) fn devices() -> &'static [(&'static str, Gpu)] {
     static ALL: OnceLock<Vec<(&'static str, Gpu)>> = OnceLock::new();
     ALL.get_or_init(|| {
         let open = |software| {
@@ -124,19 +124,19 @@ pub fn devices() -> &'static [(&'static str, Gpu)] {
     })
 }
 
-pub fn gpu(options: Options) -> Gpu {
+pub(crate) fn gpu(options: Options) -> Gpu {
     pollster::block_on(Gpu::create(options)).expect("a Vulkan adapter is installed")
 }
 
 /// f32 sums in another order: a few units in the last place of the largest term, with head-room for long sums.
-pub const SUMS: f32 = 2e-5;
+pub(crate) const SUMS: f32 = 2e-5;
 /// exp and division, which WGSL grants to a few units in the last place.
-pub const FUNCTIONS: f32 = 5e-5;
+pub(crate) const FUNCTIONS: f32 = 5e-5;
 /// Nothing is computed.
-pub const EXACT: f32 = 0.0;
+pub(crate) const EXACT: f32 = 0.0;
 
 /// What a case's outputs are on a device: f32 numbers, or ids as they are.
-pub fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<Vec<f32>> {
+pub(crate) fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<Vec<f32>> {
     let plan = Plan::new(device, false);
     let mut bench = Bench { device: device.clone(), rand: Rand::new(seed), plan, outputs: Vec::new() };
     (case.1)(&mut bench).unwrap_or_else(|e| panic!("{}: {e}", case.0));
@@ -159,11 +159,11 @@ pub fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<Vec<f32
 }
 
 /// Runs all cases on both devices and compares; tells every failure, not only the first.
-pub fn table(tolerance: f32, cases: Vec<Case>) {
+pub(crate) fn table(tolerance: f32, cases: Vec<Case>) {
     table_on(devices(), tolerance, cases, 1);
 }
 
-pub fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case>, times: usize) {
+pub(crate) fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case>, times: usize) {
     let mut failures = Vec::new();
     for (seed, case) in cases.iter().enumerate() {
         let want = run(case, seed as u64, &Device::cpu(), times);
@@ -177,9 +177,7 @@ pub fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case
                     .map(|(a, b)| (a - b).abs())
                     .fold(0f32, |m, v| if v.is_nan() { f32::INFINITY } else { m.max(v) });
                 if want.len() != got.len() || worst > tolerance * most {
-                    let at = want.iter().zip(got).position(|(a, b)| {
-                        (a - b).abs().partial_cmp(&(tolerance * most)).is_none_or(std::cmp::Ordering::is_gt)
-                    });
+                    let at = want.iter().zip(got).position(|(a, b)| b.is_nan() || (a - b).abs() > tolerance * most);
                     let values = at.map(|at| (want[at], got[at]));
                     failures
                         .push(format!("{} [{i}] on {kind}: {worst:e} of {most:e}, first at {at:?} {values:?}", case.0));
@@ -191,6 +189,6 @@ pub fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case
 }
 
 /// A case with a name.
-pub fn case(name: impl Into<String>, build: impl Fn(&mut Bench) -> Result<()> + 'static) -> Case {
+pub(crate) fn case(name: impl Into<String>, build: impl Fn(&mut Bench) -> Result<()> + 'static) -> Case {
     (name.into(), Box::new(build))
 }
