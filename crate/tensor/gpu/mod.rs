@@ -13,6 +13,8 @@ pub mod layout;
 mod lower;
 mod memory;
 mod program;
+#[cfg(target_arch = "wasm32")]
+mod raw;
 pub mod variants;
 
 pub use adapter::{AdapterInfo, Gpu, Options, Want};
@@ -21,3 +23,5 @@ pub(crate) use lower::size;
 pub use lower::{Dispatch, Lower, Recording, Scrap, Scratch, WeightSlice, lower};
 pub use memory::{Bytes, GpuTensor, Upload};
 pub use program::{Program, Slots};
+#[cfg(target_arch = "wasm32")]
+pub use raw::JsBytes;
