@@ -331,14 +331,14 @@ impl Weights {
         let mut all = Self::default();
         for (i, spec) in specs.iter().enumerate() {
             run.breathe().await?;
-            all.add(spec, source, device).at(&spec.name)?;
+            all.add(spec, source, device).await.at(&spec.name)?;
             run.progress(i + 1, specs.len());
         }
         Ok(all)
     }
 
-    fn add(&mut self, spec: &Spec, source: &dyn Source, device: &Device) -> Result<()> {
-        let mut parts = Vec::new();
+    async fn add(&mut self, spec: &Spec, source: &dyn Source, device: &Device) -> Result<()> {
+        let mut types = Vec::new();
         let mut rows = 0;
         for (name, shape) in &spec.sources {
             let info =
@@ -349,7 +349,20 @@ impl Weights {
                     .at(name));
             }
             rows += shape[0];
-            parts.push((info.dtype, source.read(name)?));
+            types.push(info.dtype);
+        }
+        let cols: usize = spec.sources[0].1[1..].iter().product();
+        if spec.kind == Kind::Matrix && types.iter().all(|t| *t == types[0]) {
+            let mut upload = device.begin(&spec.name, &[rows, cols], types[0])?;
+            for (name, _) in &spec.sources {
+                source.send(name, &mut upload).await.at(name)?;
+            }
+            self.tensors.insert(spec.name.clone(), upload.finish()?);
+            return Ok(());
+        }
+        let mut parts = Vec::new();
+        for ((name, _), dtype) in spec.sources.iter().zip(types) {
+            parts.push((dtype, source.read(name)?));
         }
         // A stack of several types (LoRA merged into some of its parts) is widened: the same values, in f32.
         if parts.iter().any(|(dtype, _)| *dtype != parts[0].0) {
@@ -365,7 +378,6 @@ impl Weights {
             _ => parts.iter().flat_map(|(_, b)| b).copied().collect(),
         };
         let dtype = dtype.ok_or_else(|| Error::internal("a stack of nothing"))?;
-        let cols: usize = spec.sources[0].1[1..].iter().product();
         match spec.kind {
             Kind::Matrix => {
                 self.tensors.insert(spec.name.clone(), device.tensor(&spec.name, &[rows, cols], dtype, &bytes)?);

@@ -1,7 +1,10 @@
 //! What every kind of model file looks like to the engine: official tensor names, shapes and bytes.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use crate::error::Result;
-use crate::tensor::DType;
+use crate::tensor::{DType, Upload};
 
 /// A tensor as its file declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,11 @@ pub trait Source {
 
     /// The bytes of a tensor: little endian, in the type that [`Source::info`] names, rows one after the other.
     fn read(&self, name: &str) -> Result<Vec<u8>>;
+
+    /// Sends the bytes of a tensor on their way to a device. A source whose bytes lie elsewhere sends them from there.
+    fn send<'a>(&'a self, name: &'a str, to: &'a mut Upload) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
+        Box::pin(async move { to.write(self.read(name)?.as_slice()).await })
+    }
 }
 
 /// Rows and columns as they are stored and quantised: the first axis, and all others together. What has fewer than two

@@ -18,6 +18,7 @@ use crate::groma::grounding::Segment;
 
 pub use model::Model;
 pub use photo::Photo;
+#[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub(crate) use photo::plan_tokens as photo_tokens_plan;
 pub use text::{Sources, Text};
 

@@ -123,26 +123,28 @@ impl Device {
 
     /// A tensor from its bytes as files have them (little endian, GGUF's blocks, rows one after the other).
     pub fn tensor(&self, label: &str, shape: &[usize], dtype: DType, bytes: &[u8]) -> Result<Tensor> {
-        let cols = shape.last().copied().unwrap_or(1);
-        let rows: usize = shape.iter().rev().skip(1).product();
-        let want = dtype.row_bytes(cols)? * rows;
-        if bytes.len() != want {
-            return Err(Error::new(Code::PackInvalid, "the tensor has the wrong number of bytes")
-                .expected(want, bytes.len())
-                .at(label));
+        match self {
+            Device::Cpu(_) => self.take(label, shape, dtype, bytes.to_vec()),
+            Device::Gpu(gpu) => {
+                check_size(label, shape, dtype, bytes.len())?;
+                Ok(Tensor::new(label, shape, dtype, Storage::Gpu(gpu.upload(label, shape, dtype, bytes)?)))
+            }
         }
-        let storage = match self {
-            Device::Cpu(_) => Storage::Cpu(RwLock::new(match dtype {
-                DType::F32 => {
-                    let mut out = vec![0.0; bytes.len() / 4];
-                    blocks::decode(DType::F32, bytes, &mut out);
-                    CpuData::F32(out)
-                }
-                DType::U32 => CpuData::U32(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()),
-                _ => CpuData::blocks(bytes.to_vec()),
-            })),
-            Device::Gpu(gpu) => Storage::Gpu(gpu.upload(label, shape, dtype, bytes)?),
-        };
+    }
+
+    /// A tensor from bytes that need not be kept: on the CPU they are the tensor.
+    pub(super) fn take(&self, label: &str, shape: &[usize], dtype: DType, bytes: Vec<u8>) -> Result<Tensor> {
+        let Device::Cpu(_) = self else { return self.tensor(label, shape, dtype, &bytes) };
+        check_size(label, shape, dtype, bytes.len())?;
+        let storage = Storage::Cpu(RwLock::new(match dtype {
+            DType::F32 => {
+                let mut out = vec![0.0; bytes.len() / 4];
+                blocks::decode(DType::F32, &bytes, &mut out);
+                CpuData::F32(out)
+            }
+            DType::U32 => CpuData::U32(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()),
+            _ => CpuData::blocks(bytes),
+        }));
         Ok(Tensor::new(label, shape, dtype, storage))
     }
 
@@ -215,4 +217,13 @@ impl Device {
             }
         }
     }
+}
+
+fn check_size(label: &str, shape: &[usize], dtype: DType, bytes: usize) -> Result<()> {
+    let rows: usize = shape.iter().rev().skip(1).product();
+    let want = dtype.row_bytes(shape.last().copied().unwrap_or(1))? * rows;
+    if bytes == want {
+        return Ok(());
+    }
+    Err(Error::new(Code::PackInvalid, "the tensor has the wrong number of bytes").expected(want, bytes).at(label))
 }

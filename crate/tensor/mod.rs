@@ -8,7 +8,9 @@ pub mod device;
 pub mod gpu;
 pub mod ops;
 pub mod plan;
+mod upload;
 
 pub use blocks::DType;
 pub use device::{Device, Numerics, Tensor};
 pub use plan::{Plan, Value};
+pub use upload::{Bytes, Upload};

@@ -19,6 +19,7 @@ use crate::error::{Code, Error};
 use crate::groma::grounding::Event;
 use crate::groma::preprocess::{self, Rgb};
 use crate::session;
+use crate::tensor::gpu::{Gpu, Options};
 use crate::tensor::plan::{Cancel, Run};
 use crate::tensor::{Device, Numerics};
 
@@ -195,6 +196,7 @@ async fn open_device(device: &str, numerics: &str) -> crate::Result<Device> {
     match (device, numerics) {
         ("cpu", "exact") => Ok(Device::Cpu(Numerics::Exact)),
         ("cpu", _) => Ok(Device::Cpu(Numerics::Fast)),
-        _ => Err(Error::new(Code::NoWebgpu, "this build has no kernels yet")),
+        ("gpu", _) => Ok(Device::Gpu(Gpu::create(Options::default()).await?)),
+        _ => Err(Error::new(Code::Usage, "no such device").expected("gpu or cpu", device)),
     }
 }

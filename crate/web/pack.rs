@@ -1,6 +1,8 @@
-//! A pack whose files JavaScript reads: its bytes rest outside the wasm heap, and come in a tensor at a time.
+//! A pack whose files JavaScript reads: its bytes rest outside the wasm heap, and go from there to the device.
 
+use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 
 use js_sys::Uint8Array;
 use serde_json::Value;
@@ -9,6 +11,7 @@ use wasm_bindgen::prelude::*;
 use super::error::caught;
 use crate::error::{At, Code, Error, Result};
 use crate::pack::{Index, Manifest, Source, TensorInfo};
+use crate::tensor::Upload;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
@@ -59,18 +62,46 @@ impl Source for JsPack {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let t = self.index.get(name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(name))?;
-        read_range(&self.reader, &self.index.manifest().files[t.file].name, t.range.clone()).at(name)
+        let (file, range) = self.place(name)?;
+        read_range(&self.reader, file, range).at(name)
+    }
+
+    fn send<'a>(&'a self, name: &'a str, to: &'a mut Upload) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
+        Box::pin(async move {
+            let (file, range) = self.place(name)?;
+            let mut at = range.start;
+            while at < range.end {
+                let count = (range.end - at).min(PIECE);
+                to.write(&view(&self.reader, file, at, count).at(name)?).await?;
+                at += count;
+            }
+            Ok(())
+        })
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "the manifest's sizes are far below 2^53")]
-fn read_range(reader: &PackReader, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
-    let want = range.end - range.start;
-    let bytes = reader.read(file, range.start as f64, want as f64).map_err(caught).at(file)?;
-    if u64::from(bytes.length()) == want {
-        Ok(bytes.to_vec())
-    } else {
-        Err(Error::new(Code::PartCorrupt, "the file is cut short").expected(want, bytes.length()).at(file))
+impl JsPack {
+    /// The file that a tensor lies in, and where.
+    fn place(&self, name: &str) -> Result<(&str, Range<u64>)> {
+        let t = self.index.get(name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(name))?;
+        Ok((&self.index.manifest().files[t.file].name, t.range.clone()))
     }
+}
+
+/// Bytes that are read at a time: what JavaScript holds besides its files.
+const PIECE: u64 = 4 << 20;
+
+/// A range in JavaScript's memory.
+#[allow(clippy::cast_precision_loss, reason = "the manifest's sizes are far below 2^53")]
+fn view(reader: &PackReader, file: &str, at: u64, count: u64) -> Result<Uint8Array> {
+    let bytes = reader.read(file, at as f64, count as f64).map_err(caught).at(file)?;
+    if u64::from(bytes.length()) == count {
+        return Ok(bytes);
+    }
+    Err(Error::new(Code::PartCorrupt, "the file is cut short").expected(count, bytes.length()).at(file))
+}
+
+/// A range in ours.
+fn read_range(reader: &PackReader, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
+    Ok(view(reader, file, range.start, range.end - range.start)?.to_vec())
 }
