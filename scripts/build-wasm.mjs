@@ -12,9 +12,9 @@ const TARGET = "wasm32-unknown-unknown";
 export async function buildWasm() {
   const bindgen = await wasmBindgen();
   const env = await compiler();
-  await run("cargo", ["build", "--profile", "web", "--lib", "--no-default-features", "--target", TARGET], {
-    env,
-  });
+  // Only this build wants a cdylib: in Cargo.toml it would be linked at every native build too.
+  const crate = ["--lib", "--crate-type", "cdylib", "--no-default-features"];
+  await run("cargo", ["rustc", "--profile", "web", ...crate, "--target", TARGET], { env });
   const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
   const wasm = join(target, TARGET, "web", "groma.wasm");
   const out = join(root, "www", "pkg");

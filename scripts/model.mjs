@@ -17,7 +17,7 @@ export async function buildModel(out = join(root, "dist", "models", "groma-s")) 
     return;
   }
   const key = await fingerprint(SOURCE);
-  const stamp = join(out, "..", ".groma-s");
+  const stamp = join(root, ".cache", "groma-s");
   if (!existsSync(join(out, "model.json"))) await rm(stamp, { force: true });
   await unlessDone(stamp, key, async () => {
     await bringBases();

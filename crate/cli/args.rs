@@ -148,7 +148,7 @@ pub(super) struct Say {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
     pub max_tokens: usize,
     /// Chance in the choice of words: 0 always takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Makes chance repeatable
     #[arg(long, value_name = "N", default_value_t = 0)]

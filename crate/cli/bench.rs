@@ -21,8 +21,9 @@ use crate::groma::prompt::{self, Row, Turn};
 use crate::groma::sample::Sampler;
 use crate::groma::select;
 use crate::session::{Model, Photo, Request, Sources, Task, Text, photo_tokens_plan};
-use crate::tensor::Plan;
+use crate::tensor::gpu::{Counters, lower};
 use crate::tensor::plan::{Cancel, Compiled, Run, Step};
+use crate::tensor::{Device, Plan};
 
 /// Decoded tokens that warm up and are not counted.
 const FIRST_TOKENS: usize = 8;
@@ -34,9 +35,21 @@ struct Stage {
     ms: Vec<f64>,
     flops: u64,
     bytes: u64,
+    /// What the GPU was asked to do in the last run.
+    counters: Option<Counters>,
 }
 
-/// Stages in the order of their first run.
+impl Stage {
+    /// A stage may be spread over several plans: they are one run of it.
+    fn add_ms(&mut self, ms: f64) {
+        match self.ms.last_mut() {
+            Some(last) => *last += ms,
+            None => self.ms.push(ms),
+        }
+    }
+}
+
+/// Stages in the order of their first run. A round adds up one run of each; [`Stages::take`] collects rounds.
 #[derive(Debug, Default)]
 struct Stages(Vec<Stage>);
 
@@ -49,7 +62,8 @@ impl Stages {
         &mut self.0[at]
     }
 
-    /// A run of a plan: each of its stages takes what passed between the steps that the device told of.
+    /// A run of a plan: each of its stages takes what passed between the steps that the device told of. A GPU tells
+    /// nothing of that: it is asked for everything at once.
     fn add(&mut self, plan: &Plan, ticks: &[(usize, f64)]) {
         let mut ms: HashMap<&str, f64> = HashMap::new();
         let (mut done, mut time) = (0, 0.0);
@@ -61,13 +75,11 @@ impl Stages {
         }
         for step in plan.steps() {
             let stage = self.named(stage_of(step));
-            if let Some(ms) = ms.remove(stage.name.as_str()) {
-                // The first step of a stage in this run begins its sums anew.
-                stage.ms.push(ms);
-                (stage.flops, stage.bytes) = (0, 0);
-            }
             stage.flops += step.op.flops(plan);
             stage.bytes += step.op.weight_bytes();
+        }
+        for (name, ms) in ms {
+            self.named(name).add_ms(ms);
         }
     }
 
@@ -78,7 +90,7 @@ impl Stages {
             let (median, min) = (ms.get(ms.len() / 2), ms.first());
             json!({
                 "name": s.name, "ms": { "median": median, "min": min, "runs": ms.len() },
-                "flops": s.flops, "bytes": s.bytes, "floor_ms": null, "counters": null,
+                "flops": s.flops, "bytes": s.bytes, "floor_ms": null, "counters": s.counters.map(counters_json),
             })
         };
         self.0.iter().map(one).collect()
@@ -90,7 +102,43 @@ fn stage_of(step: &Step) -> &str {
     step.label.split('.').next().unwrap_or_default()
 }
 
-/// Runs a plan and remembers when each of its steps was done.
+/// What a GPU was asked to do so far; `None` on the processor.
+fn counters(device: &Device) -> Option<Counters> {
+    match device {
+        Device::Gpu(gpu) => Some(gpu.counters()),
+        Device::Cpu(_) => None,
+    }
+}
+
+fn counters_json(c: Counters) -> Value {
+    json!({
+        "dispatches": c.dispatches, "passes": c.passes, "submits": c.submits, "readbacks": c.readbacks,
+        "bind_groups_created": c.bind_groups_created, "buffers_created": c.buffers_created,
+        "bytes_up": c.bytes_up, "bytes_down": c.bytes_down,
+    })
+}
+
+/// A stretch of work under a name: its time, and what the GPU was asked to do in it.
+struct Stretch<'a> {
+    device: &'a Device,
+    start: Instant,
+    before: Option<Counters>,
+}
+
+impl<'a> Stretch<'a> {
+    fn begin(device: &'a Device) -> Self {
+        Self { device, start: Instant::now(), before: counters(device) }
+    }
+
+    fn end(self, stages: &mut Stages, name: &str) {
+        let ms = milliseconds(self.start);
+        let stage = stages.named(name);
+        stage.ms.push(ms);
+        stage.counters = counters(self.device).zip(self.before).map(|(after, before)| after.since(&before));
+    }
+}
+
+/// Runs a plan and, where the device tells, remembers when each of its steps was done.
 async fn timed(compiled: &Compiled, cancel: &Cancel, stages: &mut Stages) -> Result<()> {
     let (start, ticks) = (Instant::now(), RefCell::new(Vec::new()));
     let tick = |done, _| ticks.borrow_mut().push((done, milliseconds(start)));
@@ -98,7 +146,9 @@ async fn timed(compiled: &Compiled, cancel: &Cancel, stages: &mut Stages) -> Res
     run.cancel = cancel.clone();
     run.progress = Some(&tick);
     compiled.run(&run).await?;
-    ticks.borrow_mut().push((compiled.plan().steps().len(), milliseconds(start)));
+    if compiled.program().is_some() {
+        ticks.borrow_mut().clear();
+    }
     stages.add(compiled.plan(), &ticks.borrow());
     Ok(())
 }
@@ -163,29 +213,37 @@ async fn stretch(
     for round in 0..=args.runs {
         aside.progress(round, args.runs + 1);
         let mut here = Stages::default();
-        let start = Instant::now();
+        let work = Stretch::begin(device);
         let pixels = model.pixels(rgb);
-        here.named("preprocess").ms.push(milliseconds(start));
+        work.end(&mut here, "preprocess");
+        // From pixels to what the host selects from; reading it waits for the GPU.
+        let work = Stretch::begin(device);
         device.write_f32(&vision.pixels, 0, &pixels)?;
         timed(&vision.compiled, cancel, &mut here).await?;
-        let start = Instant::now();
         let read = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
+        work.end(&mut here, "vision");
+        let work = Stretch::begin(device);
         let c = model.config();
         let rules =
             select::Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
         let selected = select::select(read[0].as_chunks().0, &read[1], &[], &rules)?;
-        here.named("select").ms.push(milliseconds(start));
+        work.end(&mut here, "select");
         let (plan, regions) = photo_tokens_plan(model, &vision.seen.maps, &selected.boxes, false)?;
-        timed(&plan.compile()?, cancel, &mut here).await?;
+        let compiled = plan.compile()?;
+        let work = Stretch::begin(device);
+        timed(&compiled, cancel, &mut here).await?;
+        device.read_f32(&[&regions]).await?;
+        work.end(&mut here, "region_tokens");
         let rows = rows(model, prompt::describe(), selected.boxes.len())?;
         let sources = Sources { image: vision.seen.image.as_ref(), regions: Some(&regions) };
         let mut text = Text::new(model)?;
-        let start = Instant::now();
+        let work = Stretch::begin(device);
         with_run(aside, cancel, async |run| text.read(&rows, args.tokens, sources, Ending::Greedy, run).await).await?;
-        here.named("prefill").ms.push(milliseconds(start));
-        let per_token = tokens(&mut text, args.tokens, aside, cancel).await?;
+        text.logits().await?;
+        work.end(&mut here, "prefill");
+        let (per_token, counted) = tokens(&mut text, args.tokens, device, aside, cancel).await?;
         here.named("decode_token").ms.push(per_token);
-        decode = decode_json(model, &mut text, args.tokens)?;
+        decode = decode_json(model, &mut text, args.tokens, counted)?;
         if round > 0 {
             stages.take(here);
         }
@@ -199,27 +257,38 @@ impl Stages {
         for stage in other.0 {
             let mine = self.named(&stage.name);
             mine.ms.extend(stage.ms);
-            (mine.flops, mine.bytes) = (stage.flops, stage.bytes);
+            (mine.flops, mine.bytes, mine.counters) = (stage.flops, stage.bytes, stage.counters);
         }
     }
 }
 
-/// Milliseconds a token, after the first few; stop tokens are ignored.
-async fn tokens(text: &mut Text, count: usize, aside: &Aside, cancel: &Cancel) -> Result<f64> {
+/// Milliseconds a token after the first few, and what the GPU was asked to do for them; stop tokens are ignored.
+async fn tokens(
+    text: &mut Text,
+    count: usize,
+    device: &Device,
+    aside: &Aside,
+    cancel: &Cancel,
+) -> Result<(f64, Option<Counters>)> {
+    let first = FIRST_TOKENS.min(count.saturating_sub(1) / 2);
     let mut sampler = Sampler::new(0.0, 0)?;
-    let mut at: Vec<Instant> = Vec::new();
+    let (mut at, mut before): (Vec<Instant>, Option<Counters>) = (Vec::new(), None);
     let mut on = |_| {
+        if at.len() == first {
+            before = counters(device);
+        }
         at.push(Instant::now());
         Ok(true)
     };
     with_run(aside, cancel, async |run| text.generate(&mut sampler, count, run, &mut on).await).await?;
-    let first = FIRST_TOKENS.min(at.len().saturating_sub(1) / 2);
-    match (at.get(first), at.last()) {
+    let counted = counters(device).zip(before).map(|(after, before)| after.since(&before));
+    let per_token = match (at.get(first), at.last()) {
         (Some(from), Some(to)) if at.len() > first + 1 => {
-            Ok(to.duration_since(*from).as_secs_f64() * 1e3 / (at.len() - 1 - first) as f64)
+            to.duration_since(*from).as_secs_f64() * 1e3 / (at.len() - 1 - first) as f64
         }
-        _ => Ok(f64::NAN),
-    }
+        _ => f64::NAN,
+    };
+    Ok((per_token, counted))
 }
 
 fn rows(model: &Model, turn: Turn, regions: usize) -> Result<Vec<Row>> {
@@ -227,19 +296,26 @@ fn rows(model: &Model, turn: Turn, regions: usize) -> Result<Vec<Row>> {
     Ok(prompt::expand(&ids, model.config().image_tokens(), regions, &[], model.special()?)?.rows)
 }
 
-fn decode_json(model: &Model, text: &mut Text, count: usize) -> Result<Value> {
+fn decode_json(model: &Model, text: &mut Text, count: usize, counted: Option<Counters>) -> Result<Value> {
     let plan = text.step(Ending::Greedy)?.plan();
-    let in_layer = |s: &&Step| s.label.strip_prefix("decoder.").is_some_and(|n| n.parse::<usize>().is_ok());
-    let layers = plan.steps().iter().filter(in_layer).count();
+    let (in_layers, other) = match model.device() {
+        Device::Cpu(_) => (None, None),
+        Device::Gpu(gpu) => {
+            let in_layer = |s: &Step| s.label.strip_prefix("decoder.").is_some_and(|n| n.parse::<usize>().is_ok());
+            let all = lower(plan, gpu.traits())?.dispatches;
+            let count = all.iter().filter(|d| in_layer(&plan.steps()[d.step])).count();
+            (Some(count), Some(all.len() - count))
+        }
+    };
     let bytes: u64 = plan.steps().iter().map(|s| s.op.weight_bytes()).sum();
     Ok(json!({
         "tokens": count,
         "layers": model.config().llm.num_hidden_layers,
-        "dispatches_in_layers": layers,
-        "dispatches_other": plan.steps().len() - layers,
+        "dispatches_in_layers": in_layers,
+        "dispatches_other": other,
         "bytes_per_token": bytes,
         "ideal_bytes_per_token": bytes,
-        "counters": null,
+        "counters": counted.map(counters_json),
     }))
 }
 
@@ -295,10 +371,14 @@ fn peak() -> Option<u64> {
 fn text(report: &Value) -> String {
     let mut out = format!("{:<16}{:>12}{:>12}{:>12}{:>12}\n", "stage", "median ms", "min ms", "GFLOP", "MB");
     for s in report["stages"].as_array().into_iter().flatten() {
-        let (name, number) = (s["name"].as_str().unwrap_or_default(), |v: &Value| v.as_f64().unwrap_or(f64::NAN));
-        let (median, min) = (number(&s["ms"]["median"]), number(&s["ms"]["min"]));
-        let (flops, bytes) = (number(&s["flops"]) / 1e9, number(&s["bytes"]) / 1e6);
-        out.push_str(&format!("{name:<16}{median:>12.2}{min:>12.2}{flops:>12.3}{bytes:>12.2}\n"));
+        let cell = |v: &Value, unit: f64, digits: usize| match v.as_f64() {
+            Some(v) => format!("{:>12.digits$}", v / unit),
+            None => format!("{:>12}", "-"),
+        };
+        let name = s["name"].as_str().unwrap_or_default();
+        let (median, min) = (cell(&s["ms"]["median"], 1.0, 2), cell(&s["ms"]["min"], 1.0, 2));
+        let (flops, bytes) = (cell(&s["flops"], 1e9, 3), cell(&s["bytes"], 1e6, 2));
+        out.push_str(&format!("{name:<16}{median}{min}{flops}{bytes}\n"));
     }
     for part in ["decode", "second_question", "memory"] {
         out.push_str(&format!("{part}: {}\n", report[part]));

@@ -107,6 +107,7 @@ pub(super) async fn device(choice: DeviceChoice, numerics: NumericsChoice) -> Re
     }
 }
 
+/// What `GROMA_ADAPTER`, `GROMA_LIMITS` and their like ask for.
 async fn gpu() -> Result<Device> {
     Ok(Device::Gpu(Gpu::create(Options::from_env()).await?))
 }

@@ -50,7 +50,13 @@ pub(super) async fn info(args: &Info) -> Result<ExitCode> {
 pub(super) fn describe(device: &Device) -> Value {
     match device {
         Device::Cpu(numerics) => json!({ "kind": "cpu", "numerics": format!("{numerics:?}").to_lowercase() }),
-        Device::Gpu(_) => json!({ "kind": "gpu" }),
+        Device::Gpu(gpu) => {
+            let i = gpu.info();
+            json!({
+                "kind": "gpu", "name": i.name, "type": i.kind, "backend": i.backend,
+                "limits": { "binding": i.binding, "buffer": i.buffer },
+            })
+        }
     }
 }
 

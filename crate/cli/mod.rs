@@ -32,7 +32,10 @@ pub fn main() -> ExitCode {
     // Usage errors end here with status 2, help and version with 0.
     let cli = Cli::parse();
     let cancel = Cancel::default();
-    stop_on_interrupt(&cancel);
+    // What can't be stopped half-way is left to the system's own way: Ctrl-C leaves at once.
+    if !matches!(cli.command, Command::Verify(_) | Command::Info(_) | Command::Completions { .. }) {
+        stop_on_interrupt(&cancel);
+    }
     match pollster::block_on(run(cli.command, &cancel)) {
         Ok(code) => code,
         Err(e) => failure::report(&e),
@@ -79,7 +82,10 @@ async fn run(command: Command, cancel: &Cancel) -> Result<ExitCode> {
         Command::Bench(a) => bench::bench(&a, cancel).await,
         Command::Info(a) => info::info(&a).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "groma", &mut std::io::stdout());
+            // Into memory first: a pipe that closes early is no failure of ours.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "groma", &mut script);
+            out::Out::stdout().say(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -86,13 +86,13 @@ pub(super) fn save(photo: &Rgb, marks: &[Mark], path: &Path) -> Result<()> {
 pub(super) fn draw(photo: &Rgb, marks: &[Mark]) -> Result<RgbImage> {
     let mut canvas = RgbImage::from_raw(photo.width as u32, photo.height as u32, photo.data.clone())
         .ok_or_else(|| Error::internal("a photo's pixels do not fill it"))?;
-    // One dot of a digit; a label is then about a thirtieth of the shorter side.
-    let dot = (photo.width.min(photo.height) / 250).max(1) as i32;
+    // One dot of a digit; a label is then about a twenty-fifth of the shorter side.
+    let dot = (photo.width.min(photo.height) / 220).max(2) as i32;
     for mark in marks.iter().rev() {
-        outline(&mut canvas, mark, dot.max(2));
+        outline(&mut canvas, mark, dot + 1);
     }
     for mark in marks.iter().rev() {
-        label(&mut canvas, mark, dot.max(2));
+        label(&mut canvas, mark, dot);
     }
     Ok(canvas)
 }

@@ -155,6 +155,7 @@ impl Stage<'_> {
     }
 
     /// Deformable attention with its projections; `x + pos` asks, `memory` answers.
+    #[expect(clippy::too_many_arguments, reason = "a recording names all that it binds")]
     fn deformable(
         &self,
         p: &mut Plan,

@@ -241,7 +241,8 @@ fn licences(checkpoint: &Checkpoint) -> Vec<String> {
         let text = std::fs::read_to_string(checkpoint.dir.join(card)).unwrap_or_default();
         let front = text.strip_prefix("---").and_then(|t| t.split_once("\n---")).map_or("", |(front, _)| front);
         let own = front.lines().find_map(|l| l.strip_prefix("license:")).map(|l| l.trim().trim_matches('"').to_owned());
-        out.extend(own.filter(|l| !l.is_empty() && !out.contains(l)));
+        let new = own.filter(|l| !l.is_empty() && !out.iter().any(|o| o.eq_ignore_ascii_case(l)));
+        out.extend(new);
     }
     out
 }

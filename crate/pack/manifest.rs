@@ -80,6 +80,7 @@ fn invalid(message: impl Into<String>) -> Error {
 }
 
 impl Manifest {
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn new(name: String, config: Value, generation: Generation) -> Self {
         Self {
             format: FORMAT.into(),

@@ -9,6 +9,7 @@ const HEADS: [&str; 4] = ["bbox_embed", "class_embed_coco", "class_embed_sa1b", 
 
 /// Official name of a tensor that a checkpoint calls `raw`: adds the `perceiver.` prefix that checkpoints of the first
 /// training stage lack and removes the proposer's second registration. `None` for what is ignored (`inv_freq`).
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn official(raw: &str) -> Option<String> {
     if raw.ends_with("rotary_emb.inv_freq") {
         return None;
@@ -25,6 +26,7 @@ pub(crate) fn official(raw: &str) -> Option<String> {
 }
 
 /// Whether a checkpoint's own name is already the official one, so that it wins over an alias of the same tensor.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn is_official(raw: &str) -> bool {
     official(raw).as_deref() == Some(raw)
 }

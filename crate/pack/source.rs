@@ -31,6 +31,7 @@ pub trait Source {
 
 /// Rows and columns as they are stored and quantised: the first axis, and all others together. What has fewer than two
 /// axes is one row.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),

@@ -205,6 +205,12 @@ impl Plan {
         self.value(Info { shape: shape.to_vec(), dtype: DType::F32, resident: None })
     }
 
+    /// A new f32 temporary of another value's shape.
+    pub fn temp_like(&mut self, v: Value) -> Value {
+        let shape = self.shape(v).to_vec();
+        self.temp(&shape)
+    }
+
     /// A new u32 temporary.
     pub fn temp_u32(&mut self, shape: &[usize]) -> Value {
         self.value(Info { shape: shape.to_vec(), dtype: DType::U32, resident: None })

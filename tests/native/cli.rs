@@ -1,7 +1,6 @@
 //! The command line as users and scripts meet it: help, answers, messages, exit statuses.
 //!
 //! Texts are compared with `tests/native/snapshots`; `BLESS=1 cargo test --test cli` writes them anew.
-#![expect(missing_docs, reason = "tests are named by what they say")]
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -137,12 +136,13 @@ fn golden_tokens(folder: &str, id: &str) -> (Value, Value) {
     (case["expect"]["tokens"].clone(), case)
 }
 
-#[test]
-fn answers_are_the_goldens() {
+/// The same tokens as the reference, on a device.
+fn answers_are_the_goldens(device: &str) {
     let groma = Groma::new();
     for folder in ["tiny", "tiny2", "tiny3"] {
+        let model = golden(folder);
         let common =
-            ["--model", &golden(folder), "--device", "cpu", "--numerics", "exact", "--json", "--max-tokens", "28"];
+            ["--model", &model, "--device", device, "--numerics", "exact", "--json", "--max-tokens", "28", "--quiet"];
         let photo = golden(&format!("{folder}/photo_A.png"));
         let (want, case) = golden_tokens(folder, "detect_all");
         let turn = case["turns"][0].as_str().unwrap();
@@ -160,6 +160,33 @@ fn answers_are_the_goldens() {
         let got = groma.json(&[["caption", &photo, "--box", &bbox].as_slice(), &common].concat());
         assert_eq!(got["tokens"], want, "{folder}");
     }
+}
+
+#[test]
+fn answers_of_the_processor_are_the_goldens() {
+    answers_are_the_goldens("cpu");
+}
+
+#[test]
+fn answers_of_the_gpu_are_the_goldens() {
+    answers_are_the_goldens("gpu");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_an_adapter_the_processor_is_used_or_named() {
+    let groma = Groma::new();
+    let run = |device: &str| {
+        let args = ["regions", &golden("tiny/photo_A.png"), "--model", &golden("tiny"), "--device", device];
+        let mut command = groma.command(&args);
+        // Vulkan's loader finds no driver there.
+        command.env("VK_DRIVER_FILES", "/dev/null").env("VK_ICD_FILENAMES", "/dev/null").output().unwrap()
+    };
+    let out = run("gpu");
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.contains("error[no-webgpu]") && said.contains("--device cpu"), "{said}");
+    assert_eq!(run("auto").status.code(), Some(0));
 }
 
 #[test]
@@ -212,6 +239,63 @@ fn the_environment_names_a_model_and_an_option_wins() {
         groma.command(&["info", "--json", "-m", &golden("tiny2")]).env("GROMA_MODEL", "nowhere").output().unwrap();
     let info: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(info["model"]["place"], golden("tiny2"));
+}
+
+#[test]
+fn a_converted_pack_answers() {
+    let groma = Groma::new();
+    let (tiny, photo) = (golden("tiny"), golden("tiny/photo_A.png"));
+    let convert =
+        |args: &[&str]| groma.run(&[["convert", &tiny, "-o", "data/groma/models/small"].as_slice(), args].concat());
+    let wrong = convert(&["--quant", "q3"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    assert!(!groma.path("data/groma/models/small").exists(), "nothing half-written stays");
+    let out = convert(&["--quant", "f16"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(convert(&[]).status.code(), Some(2), "a pack is not replaced by accident");
+    assert_eq!(convert(&["--force", "--quant", "f16", "--quiet"]).stderr, b"");
+    let info = groma.json(&["info", "--json", "--model", "small"]);
+    assert_eq!(info["model"]["name"], "tiny", "a pack is called as its source");
+    let calls = ["small", &tiny].map(|model| {
+        groma.json(&["describe", &photo, "--json", "--model", model, "--device", "cpu", "--numerics", "exact"])
+    });
+    assert_eq!(calls[0]["tokens"], calls[1]["tokens"], "the weights were f16 all along");
+}
+
+#[test]
+fn bench_has_its_form() {
+    let groma = Groma::new();
+    let report = groma.json(&[
+        "bench",
+        "--json",
+        "--model",
+        &golden("tiny"),
+        "--device",
+        "cpu",
+        "--runs",
+        "1",
+        "--tokens",
+        "12",
+    ]);
+    assert_eq!(report["schema"], 1);
+    let names: Vec<&str> = report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "preprocess",
+            "encoder",
+            "bridge",
+            "proposer",
+            "region_encoder",
+            "vision",
+            "select",
+            "region_tokens",
+            "prefill",
+            "decode_token"
+        ]
+    );
+    let second = |key: &str| report["second_question"][key].as_u64().unwrap();
+    assert!(second("prefilled") < second("prompt") && second("reused") + second("prefilled") == second("prompt"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use groma::cli::verify::verify;
 use groma::tensor::Device;
+use groma::tensor::gpu::{Gpu, Options};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -56,4 +57,35 @@ fn a_missing_tensor_is_a_failure() {
     std::fs::write(dir.path().join("manifest.json"), manifest).expect("written");
     let summary = verify(dir.path(), &Device::cpu(), None, None).expect("it runs");
     assert_eq!(summary.failed, 1, "the missing tensor is counted: {summary:?}");
+}
+
+/// The same on a GPU: whatever Vulkan adapter there is, which in CI is a software one.
+fn gpu_passes(name: &str) {
+    let gpu = pollster::block_on(Gpu::create(Options::from_env())).expect("a Vulkan adapter (Mesa's lavapipe will do)");
+    passes(name, &Device::Gpu(gpu));
+}
+
+#[test]
+fn gpu_ops() {
+    gpu_passes("ops");
+}
+
+#[test]
+fn gpu_tiny() {
+    gpu_passes("tiny");
+}
+
+#[test]
+fn gpu_tiny2() {
+    gpu_passes("tiny2");
+}
+
+#[test]
+fn gpu_tiny3() {
+    gpu_passes("tiny3");
+}
+
+#[test]
+fn gpu_small() {
+    gpu_passes("small");
 }

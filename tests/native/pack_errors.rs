@@ -150,10 +150,11 @@ fn broken_packs() {
 fn any_byte_of_a_head_may_be_wrong() {
     let dir = tempfile::tempdir().unwrap();
     run(&golden("tiny3"), &dir.path().join("out"), &options("q8_0")).unwrap();
-    let whole = fs::read(dir.path().join("out/perceiver.gguf.000")).unwrap();
+    let mut whole = fs::read(dir.path().join("out/perceiver.gguf.000")).unwrap();
     let size = whole.len() as u64;
+    whole.truncate(groma::pack::GgufHead::parse(&whole, size).unwrap().tensors[0].range.start as usize);
     // All of the fixed part and the first keys, and a sample of the rest.
-    for at in (0..600).chain((600..whole.len().min(30_000)).step_by(41)) {
+    for at in (0..600).chain((600..whole.len() - 40).step_by(41)) {
         for value in [0, 1, 0x7f, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;

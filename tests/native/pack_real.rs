@@ -20,12 +20,15 @@ fn tokenizer(source: &dyn Source) -> Tokenizer {
 }
 
 /// Every case of a golden `tokenizer_cases.json`.
-fn check_cases(tokenizer: &Tokenizer, folder: &str) {
+fn check_cases(tokenizer: &Tokenizer, folder: &str, applies: impl Fn(&str) -> bool) {
     let cases: Value = serde_json::from_slice(&fs::read(golden(folder).join("tokenizer_cases.json")).unwrap()).unwrap();
     let list = cases["encode"].as_array().or(cases.as_array()).expect("cases");
     assert!(list.len() >= 38, "{}", list.len());
     for case in list {
         let text = case["text"].as_str().unwrap();
+        if !applies(text) {
+            continue;
+        }
         let ids: Vec<u64> = tokenizer.encode(text, false).unwrap().get_ids().iter().map(|i| u64::from(*i)).collect();
         assert_eq!(json!(ids), case["ids"], "{text:?}");
     }
@@ -59,7 +62,7 @@ fn groma_s_keeps_the_wheels_blocks() {
     let tokenizer = tokenizer(&pack);
     assert_eq!(tokenizer.token_to_id("[PAD]"), Some(49152));
     assert_eq!(tokenizer.token_to_id("<r99>"), Some(49268));
-    check_cases(&tokenizer, "smollm2");
+    check_cases(&tokenizer, "smollm2", |text| !["<p>", "[grounding]"].iter().any(|t| text.contains(t)));
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn a_base_alone_is_a_source() {
     let whole = source.read(name).unwrap();
     assert_eq!(source.read_rows(name, 5..7).unwrap(), whole[5 * 384 * 4..7 * 384 * 4]);
     let source = Checkpoint::smollm2(golden("smollm2"), None).unwrap();
-    check_cases(&tokenizer(&source), "smollm2");
+    check_cases(&tokenizer(&source), "smollm2", |_| true);
     assert_eq!(source.info("llm.model.layers.29.self_attn.q_proj.weight").unwrap().dtype, DType::Q4_1);
 }
 
@@ -131,7 +134,7 @@ fn sentencepiece_becomes_the_golden_form() {
     for part in ["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder"] {
         assert_eq!(made[part], json[part], "{part}");
     }
-    check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2");
+    check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2", |_| true);
 
     let added: serde_json::Map<String, Value> = json["added_tokens"]
         .as_array()
@@ -140,7 +143,7 @@ fn sentencepiece_becomes_the_golden_form() {
         .map(|t| (t["content"].as_str().unwrap().into(), t["id"].clone()))
         .collect();
     fs::write(dir.path().join("added_tokens.json"), Value::Object(added).to_string()).unwrap();
-    check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2");
+    check_cases(&tokenizer(&Checkpoint::open(dir.path()).unwrap()), "tiny2", |_| true);
     fs::write(dir.path().join("added_tokens.json"), r#"{"[PAD]": 430}"#).unwrap();
     let error = Checkpoint::open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("num_new_token 114, got 1"), "{error}");

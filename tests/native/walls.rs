@@ -79,7 +79,7 @@ fn only_the_command_line_prints() {
 #[test]
 fn stages_ask_no_device() {
     let words = ["Device::Gpu", "Device::Cpu", ".is_gpu("];
-    let asking: Vec<_> = strangers(&words, &["tensor/", "session/", "cli/", "web/"]);
+    let asking: Vec<_> = strangers(&words, &["tensor/", "pack/", "session/", "cli/", "web/"]);
     // the sampler hands logits to candle, on its CPU
     let asking: Vec<_> = asking.into_iter().filter(|n| n != "groma/sample.rs").collect();
     assert_eq!(asking, [""; 0], "a stage says if gpu");

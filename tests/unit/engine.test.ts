@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { Answer, joinText } from "../../www/engine/answer.js";
 import { Connection, type Port } from "../../www/engine/connection.js";
 import { aborted, GromaError } from "../../www/engine/error.js";
+import { Photo } from "../../www/engine/photo.js";
 import type { ToPage, ToWorker } from "../../www/engine/protocol.js";
 import type { Segment } from "../../www/engine/types.js";
 import { descriptionOf } from "../../www/worker/library.js";
@@ -71,6 +72,44 @@ describe("an answer", () => {
       "a dog runs. It barks!",
     );
     expect(joinText([{ text: "" }, { text: "x" }])).toBe("x");
+  });
+});
+
+describe("a photo", () => {
+  const opened = { photo: 7, width: 4, height: 3, regions: [] };
+
+  test("that is closed ends what is asked of it, and answers no more", async () => {
+    const port = new FakePort();
+    const photo = new Photo(new Connection(port), opened, () => undefined);
+    const answer = photo.ask("What?");
+    const closing = photo.close();
+    expect(port.sent.map((m) => m.type)).toEqual(["call", "abort", "call"]);
+    port.say({ type: "error", id: 1, error: aborted().toPlain() });
+    port.say({ type: "result", id: 2, result: null });
+    await closing;
+    await expect(answer.done).resolves.toMatchObject({ stopped: "aborted" });
+    await expect(photo.ask("And?").done).rejects.toMatchObject({
+      reason: "closed",
+      name: "InvalidStateError",
+    });
+  });
+
+  test("takes tasks in the engine's words", () => {
+    const port = new FakePort();
+    const photo = new Photo(new Connection(port), opened, () => undefined);
+    photo.caption([1, 2, 3, 4], { maxTokens: 9 });
+    expect(port.sent[0]).toMatchObject({
+      method: "ask",
+      args: {
+        photo: 7,
+        request: {
+          task: { kind: "caption", box: [1, 2, 3, 4], long: false },
+          maxTokens: 9,
+          temperature: 0,
+          seed: 0,
+        },
+      },
+    });
   });
 });
 

@@ -21,8 +21,6 @@ export function makePacks(): void {
     if (existsSync(join(out, "model.json"))) continue;
     rmSync(out, { recursive: true, force: true });
     const source = join(ROOT, "tests", "golden", name);
-    const groma =
-      process.env.GROMA ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "release", "groma");
     execFileSync(groma, ["convert", source, "-o", out, "--force"], { stdio: "inherit" });
   }
 }

@@ -50,8 +50,9 @@ export class Answer implements AsyncIterable<Segment> {
         this.#notify();
       });
     } catch (error) {
-      if (signal?.aborted || (error instanceof GromaError && error.reason === "aborted"))
-        return this.#saidSoFar();
+      // A stop may reject with whatever the caller aborted with; our own failures say what they are.
+      const stopped = error instanceof GromaError ? error.reason === "aborted" : signal?.aborted;
+      if (stopped) return this.#saidSoFar();
       throw error;
     } finally {
       this.#ended = true;

@@ -48,7 +48,8 @@ export class Photo {
   readonly #connection: Connection;
   readonly #id: number;
   readonly #onClose: () => void;
-  #closed = false;
+  /** Aborted when the photo is closed: whatever is still asked of it ends. */
+  readonly #life = new AbortController();
 
   /** Made by `Groma.open`. */
   constructor(connection: Connection, opened: Opened, onClose: () => void) {
@@ -88,7 +89,8 @@ export class Photo {
 
   /** Answers any task. */
   run(task: Task, options: AnswerOptions = {}): Answer {
-    const { maxTokens = 256, temperature = 0, seed = 0, signal } = options;
+    const { maxTokens = 256, temperature = 0, seed = 0 } = options;
+    const signal = options.signal ? AbortSignal.any([options.signal, this.#life.signal]) : this.#life.signal;
     return new Answer(async (onSegment) => {
       this.#check();
       const request = { task, maxTokens, temperature, seed };
@@ -104,7 +106,7 @@ export class Photo {
 
   /** Gives back what is kept for the photo. */
   async close(): Promise<void> {
-    if (this.#closed) return;
+    if (this.#life.signal.aborted) return;
     this.abandon();
     this.#onClose();
     await this.#connection.call("close", { photo: this.#id }).catch(() => undefined);
@@ -116,10 +118,10 @@ export class Photo {
 
   /** Marks it closed because its engine is gone. */
   abandon(): void {
-    this.#closed = true;
+    this.#life.abort();
   }
 
   #check(): void {
-    if (this.#closed) throw new GromaError("closed", "This photo was closed. Open it again.");
+    if (this.#life.signal.aborted) throw new GromaError("closed", "This photo was closed. Open it again.");
   }
 }

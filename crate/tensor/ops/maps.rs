@@ -200,7 +200,7 @@ pub fn exchange(p: &mut Plan, own: Value, next: Value, previous: Value, sizes: [
     for (v, s) in [own, next, previous].into_iter().zip(sizes) {
         super::want(p, v, &[s.0 * s.1, channels], "a level")?;
     }
-    let y = p.temp(&p.shape(own).to_vec());
+    let y = p.temp_like(own);
     p.push(Exchange { own, next, previous, y, sizes, channels }, &[own, next, previous], &[y]);
     Ok(y)
 }

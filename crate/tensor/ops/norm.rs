@@ -54,10 +54,10 @@ fn norm(
 ) -> Result<Value> {
     want_size(weight.len(), p.cols(x), weight.label())?;
     want_size(bias.len(), p.cols(x), bias.label())?;
-    let y = p.temp(&p.shape(x).to_vec());
+    let y = p.temp_like(x);
     let mut reads = vec![x];
     if let Some(v) = plus {
-        super::want(p, v, &p.shape(x).to_vec(), "the sum's second term")?;
+        super::want(p, v, p.shape(x), "the sum's second term")?;
         reads.push(v);
     }
     p.push(LayerNorm { x, plus, y, weight: weight.clone(), bias: bias.clone(), eps, relu_first, act }, &reads, &[y]);
@@ -128,7 +128,7 @@ pub(crate) struct RmsNorm {
 /// `x / rms(x) · w` over the last axis.
 pub fn rms_norm(p: &mut Plan, x: Value, weight: &Tensor, eps: f32) -> Result<Value> {
     want_size(weight.len(), p.cols(x), weight.label())?;
-    let y = p.temp(&p.shape(x).to_vec());
+    let y = p.temp_like(x);
     p.push(RmsNorm { x, y, weight: weight.clone(), eps }, &[x], &[y]);
     Ok(y)
 }
@@ -196,7 +196,7 @@ pub(crate) fn group_norm(
 ) -> Result<Value> {
     want_size(weight.len(), p.cols(x), weight.label())?;
     want_size(p.cols(x) % groups, 0, "channels left over by groups")?;
-    let y = p.temp(&p.shape(x).to_vec());
+    let y = p.temp_like(x);
     p.push(GroupNorm { x, y, weight: weight.clone(), bias: bias.clone(), groups, eps, relu }, &[x], &[y]);
     Ok(y)
 }

@@ -18,8 +18,8 @@ pub(crate) struct Average {
 
 /// `a + b`.
 pub fn add(p: &mut Plan, a: Value, b: Value) -> Result<Value> {
-    want(p, b, &p.shape(a).to_vec(), "the sum's second term")?;
-    let y = p.temp(&p.shape(a).to_vec());
+    want(p, b, p.shape(a), "the sum's second term")?;
+    let y = p.temp_like(a);
     p.push(Average { x: vec![a, b], y, factor: 1.0, skip: 0 }, &[a, b], &[y]);
     Ok(y)
 }
@@ -163,7 +163,7 @@ pub(crate) struct MaskRows {
 /// Rows whose `mask [rows]` is 0 become 0; where it is 1 they stay.
 pub fn mask_rows(p: &mut Plan, x: Value, mask: Value) -> Result<Value> {
     want(p, mask, &[p.rows(x)], "the mask")?;
-    let (cols, y) = (p.cols(x), p.temp(&p.shape(x).to_vec()));
+    let (cols, y) = (p.cols(x), p.temp_like(x));
     p.push(MaskRows { x, mask, y, cols }, &[x, mask], &[y]);
     Ok(y)
 }
@@ -256,7 +256,7 @@ pub(crate) struct ClassRow {
 /// into the table's first row) comes first.
 pub fn with_class_row(p: &mut Plan, x: Value, table: Value) -> Result<Value> {
     want(p, table, &[p.rows(x) + 1, p.cols(x)], "the position table")?;
-    let y = p.temp(&p.shape(table).to_vec());
+    let y = p.temp_like(table);
     p.push(ClassRow { x, table, y }, &[x, table], &[y]);
     Ok(y)
 }
