@@ -1,11 +1,11 @@
 //! Convolutions on maps `[pixels, channels]`: direct (any kernel, stride, padding) and transposed 2x2 stride 2.
 
-use super::linear::{Epilogue, flag, gemm_slices};
+use super::linear::{Epilogue, flag, gemm_rows};
 use super::{Act, want_size};
 use crate::error::{Code, Error, Result};
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::kernels::{conv_transpose, gemm};
+use crate::tensor::gpu::kernels::{conv_transpose, windows};
 use crate::tensor::gpu::{Lower, size};
 use crate::tensor::plan::{Op, Plan, Value};
 
@@ -184,11 +184,9 @@ impl Op for Conv2d {
         let (height, width) = g.out();
         let plane = g.height * g.width;
         let point = g.kernel == 1 && g.stride == 1 && g.padding == 0 && !self.channels_first;
-        let (table, source) = if point {
-            (Lower::none(), gemm::Source::Rows)
-        } else {
-            (lower.table(window_table(self.channels, g.kernel)?), gemm::Source::Window)
-        };
+        let k = self.channels * g.kernel * g.kernel;
+        let most = (WINDOW_BYTES / (4 * k)).clamp(1, self.pixels());
+        let scrap = if point { None } else { Some(lower.scratch(most * k)?) };
         let y = lower.write(self.y)?;
         for (i, (x, weight)) in self.x.iter().zip(&self.weight).enumerate() {
             let bias = self.bias.get(i);
@@ -198,21 +196,31 @@ impl Op for Conv2d {
                 act: if i + 1 == self.x.len() { self.act } else { Act::None },
                 ..Epilogue::none()
             };
-            let params = gemm::Params {
-                rows: size(self.pixels())?,
-                channelstep: size(if self.channels_first { plane } else { 1 })?,
-                pixelstep: size(if self.channels_first { 1 } else { self.channels })?,
-                height: size(g.height)?,
-                width: size(g.width)?,
-                outheight: size(height)?,
-                outwidth: size(width)?,
-                stride: size(g.stride)?,
-                padding: size(g.padding)?,
-                plane: size(plane * self.channels)?,
-                ..Default::default()
-            };
             let x = lower.read(*x)?;
-            gemm_slices(lower, &x, &table, source, weight, &epilogue, &y, params)?;
+            let Some(scrap) = scrap else {
+                gemm_rows(lower, &x, (0, self.pixels()), weight, &epilogue, &y)?;
+                continue;
+            };
+            for base in (0..self.pixels()).step_by(most) {
+                let rows = most.min(self.pixels() - base);
+                let params = windows::Params {
+                    count: size(rows * k)?,
+                    k: size(k)?,
+                    base: size(base)?,
+                    channelstep: size(if self.channels_first { plane } else { 1 })?,
+                    pixelstep: size(if self.channels_first { 1 } else { self.channels })?,
+                    height: size(g.height)?,
+                    width: size(g.width)?,
+                    outheight: size(height)?,
+                    outwidth: size(width)?,
+                    kernel: size(g.kernel)?,
+                    stride: size(g.stride)?,
+                    padding: size(g.padding)?,
+                    plane: size(plane * self.channels)?,
+                };
+                lower.each(windows::Windows { x: x.clone(), y: scrap.write(), params }, rows * k)?;
+                gemm_rows(lower, &scrap.read(), (base, rows), weight, &epilogue, &y)?;
+            }
         }
         Ok(())
     }
@@ -319,14 +327,5 @@ impl Op for ConvTranspose {
     }
 }
 
-/// For every number of a window its channel, row and column, as the kernel wants them; padded to a multiple of four.
-fn window_table(channels: usize, kernel: usize) -> Result<Vec<u32>> {
-    let mut table = Vec::with_capacity(channels * kernel * kernel + 3);
-    for channel in 0..channels {
-        for place in 0..kernel * kernel {
-            table.push(size((channel << 16) | ((place / kernel) << 8) | (place % kernel))?);
-        }
-    }
-    table.resize(table.len().next_multiple_of(4), u32::MAX);
-    Ok(table)
-}
+/// Bytes of windows that lie in memory at once.
+const WINDOW_BYTES: usize = 16 << 20;

@@ -202,7 +202,7 @@ pub(crate) fn product(
     y: &Write,
 ) -> Result<()> {
     if rows != 1 {
-        return gemm_rows(lower, x, rows, weight, epilogue, y);
+        return gemm_rows(lower, x, (0, rows), weight, epilogue, y);
     }
     let format = Lower::format(weight);
     let lanes = variants::matvec_lanes(lower.traits(), format, weight.cols());
@@ -231,29 +231,14 @@ pub(crate) fn product(
     Ok(())
 }
 
-fn gemm_rows(
+/// The same for `rows` rows of which the first becomes row `base` of y.
+pub(crate) fn gemm_rows(
     lower: &mut Lower<'_>,
     x: &Read,
-    rows: usize,
+    (base, rows): (usize, usize),
     weight: &Tensor,
     epilogue: &Epilogue,
     y: &Write,
-) -> Result<()> {
-    let params = gemm::Params { rows: size(rows)?, ..Default::default() };
-    gemm_slices(lower, x, &Lower::none(), gemm::Source::Rows, weight, epilogue, y, params)
-}
-
-/// A product of rows or windows with every slice of a weight; `params` has the rows and the windows' geometry.
-#[expect(clippy::too_many_arguments, reason = "they are one kernel's bindings")]
-pub(crate) fn gemm_slices(
-    lower: &mut Lower<'_>,
-    x: &Read,
-    table: &Read,
-    source: gemm::Source,
-    weight: &Tensor,
-    epilogue: &Epilogue,
-    y: &Write,
-    params: gemm::Params,
 ) -> Result<()> {
     let (tile, height, width) = variants::gemm_tile(lower.traits());
     for w in lower.weight(weight)? {
@@ -261,15 +246,15 @@ pub(crate) fn gemm_slices(
         let kernel = gemm::Gemm {
             format: Lower::format(weight),
             tile,
-            source,
             w: w.read,
             x: x.clone(),
             bias: epilogue.bias.clone(),
             scale: epilogue.scale.clone(),
             residual: epilogue.residual.clone(),
             y: y.clone(),
-            table: table.clone(),
             params: gemm::Params {
+                rows: size(rows)?,
+                base: size(base)?,
                 cols: size(w.slice.rows)?,
                 first: size(w.slice.first)?,
                 out: size(weight.rows())?,
@@ -279,10 +264,9 @@ pub(crate) fn gemm_slices(
                 tiles: size(tiles)?,
                 act: epilogue.act as u32,
                 flags: epilogue.flags,
-                ..params
             },
         };
-        lower.dispatch(kernel, (params.rows as usize).div_ceil(height) * tiles);
+        lower.dispatch(kernel, rows.div_ceil(height) * tiles);
     }
     Ok(())
 }

@@ -183,6 +183,8 @@ fn convolutions() {
         cases.push(conv(dtype, 32, 20, g));
         cases.push(conv(dtype, 32, 9, Geometry { batch: 3, stride: 2, ..g }));
     }
+    // more windows than lie in memory at once
+    cases.push(conv(DType::F16, 64, 4, Geometry { batch: 2, height: 61, width: 67, ..g }));
     cases.push(conv(DType::F16, 3, 5, Geometry { padding: 0, ..g }));
     cases.push(conv(DType::F32, 5, 5, Geometry { kernel: 1, padding: 0, ..g }));
     cases.push(case("conv2d of pixels", |b| {
