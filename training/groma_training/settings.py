@@ -1,0 +1,65 @@
+"""A stage's settings: one TOML file a model, one table a stage, every key overridable on the command line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All stages share one flat set of names; a stage ignores what it does not use."""
+
+    model: str = ""  # folder with config.json
+    photos: list[str] = field(default_factory=list)
+    steps: int = 1000
+    batch: int = 6
+    accumulate: int = 1
+    lr: float = 4e-4
+    encoder_lr: float = 5e-5
+    vision_lr: float = 0.0
+    warmup: int = 50
+    average: float = 0.998
+    seed: int = 0
+    threads: int = 1
+    workers: int = 0
+    save_minutes: float = 4.0
+    encoder_from: int = 12  # blocks from this one on are trained; the layer count freezes the encoder
+    crop: float = 0.0
+    crop_side: list[float] = field(default_factory=lambda: [0.4, 0.9])
+    flip: float = 0.5
+    colour: float = 0.0
+    grey: float = 0.0
+    score_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    region_weight: float = 0.0
+    patch_weight: float = 0.0
+    lora_rank: int = 0
+    questions: int = 8
+    regions: list[int] = field(default_factory=lambda: [8, 16, 30])
+
+
+def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Settings:
+    """The table ``[stage]`` over the table ``[common]``; $VARIABLES in strings are expanded, and paths that do not
+    exist from here are meant relative to the file."""
+    raw = tomllib.loads(Path(path).read_text())
+    values = {**raw.get("common", {}), **raw[stage]}
+    kinds = {f.name: f.type for f in fields(Settings)}
+    for item in overrides:
+        key, _, text = item.partition("=")
+        values[key] = tomllib.loads(f"x = {text}")["x"] if kinds.get(key) != "str" else text
+    unknown = set(values) - set(kinds)
+    if unknown:
+        raise ValueError(f"{path} [{stage}]: unknown settings {sorted(unknown)}")
+    root = Path(path).resolve().parent
+
+    def locate(text: str) -> str:
+        text = os.path.expandvars(text)
+        return text if Path(text).exists() else str(root / text)
+
+    values["model"] = locate(values["model"])
+    values["photos"] = [locate(p) for p in values.get("photos", [])]
+    return Settings(**values)
