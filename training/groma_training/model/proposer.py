@@ -86,6 +86,7 @@ class Transformer(nn.Module):
         self.query_position_embeddings = nn.Embedding(c.num_queries, d if c.two_stage else 2 * d)
         nn.init.normal_(self.query_position_embeddings.weight, std=0.02)
         heads = c.decoder_layers if c.with_box_refine else 1
+        self.class_embed_enc = score_head(d)  # upstream registers it in one-stage models too, unused
         self.class_embed_coco = nn.ModuleList([score_head(d) for _ in range(heads)])
         self.class_embed_sa1b = nn.ModuleList([score_head(d) for _ in range(heads)])
         self.bbox_embed = nn.ModuleList([BoxHead(d) for _ in range(heads + (1 if c.two_stage else 0))])
@@ -94,7 +95,6 @@ class Transformer(nn.Module):
             self.enc_output_norm = nn.LayerNorm(d)
             self.pos_trans = nn.Linear(2 * d, 2 * d)
             self.pos_trans_norm = nn.LayerNorm(2 * d)
-            self.class_embed_enc = score_head(d)
         else:
             self.reference_points = nn.Linear(d, 2)
 
