@@ -85,7 +85,8 @@ class Stage1(nn.Module):
         encoder = self.perceiver.vis_encoder
         with torch.no_grad():
             x = encoder.trunk(to_input(pixels).to(encoder.embeddings.cls_token.dtype), self.cut)
-        return encoder.top(x, self.cut)
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            return encoder.top(x, self.cut)
 
     def shows(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
         """What regions show, in the decoder's input space less its centre: [sum R,H]."""
@@ -183,15 +184,29 @@ def patch_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return F.cross_entropy(logits[known], target[known], weight=weight) if known.any() else logits.sum() * 0
 
 
+def ridge_start(model: Stage1, photos: list[Photo], nouns: Nouns, c: GromaConfig, s: Settings) -> float:
+    """``whiten.ridge_start`` over ``s.start_photos`` plain views."""
+    stream = iter(Views(photos, c.image_size, Augment(flip=0.5), f"start-{s.seed}"))
+    weight, batches = rarity(photos, nouns), []
+    for _ in range(s.start_photos):
+        batches.append((collate([next(stream)], nouns.index, c.side), weight))
+    return whiten.ridge_start(model, batches)
+
+
 def parameter_groups(model: Stage1, s: Settings) -> list[dict]:
-    """Blocks of the encoder learn slowly, sampling offsets more slowly than the rest of the heads."""
-    encoder, offsets, rest = [], [], []
+    """Blocks of the encoder, the region encoder (wide fan-in, a solved start) and sampling offsets learn more slowly than
+    the proposer."""
+    encoder, region, offsets, rest = [], [], [], []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        kind = encoder if ".vis_encoder." in name else offsets if "sampling_offsets" in name else rest
-        kind.append(p)
-    groups = [(encoder, s.encoder_lr), (offsets, s.lr * 0.2), (rest, s.lr)]
+        if ".vis_encoder." in name:
+            encoder.append(p)
+        elif name.startswith("region_encoder."):
+            region.append(p)
+        else:
+            (offsets if "sampling_offsets" in name else rest).append(p)
+    groups = [(encoder, s.encoder_lr), (region, s.region_lr), (offsets, s.lr * 0.2), (rest, s.lr)]
     return [{"params": p, "lr": lr} for p, lr in groups if p]
 
 
@@ -211,11 +226,13 @@ def main() -> None:
     torch.manual_seed(s.seed)
     model = Stage1(c, nouns, s.encoder_from)
     augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
+    model.half_trunk()
     if not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
-    model.half_trunk()
+        print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
     run = Run(options.run, model, parameter_groups(model, s), Schedule(s.steps, s.warmup), seed=s.seed,
-              average=s.average, save_minutes=s.save_minutes)
+              average=s.average, save_minutes=s.save_minutes,
+              keep=("region_encoder.roi_align.updims.",))
     run.notes = {"names": nouns.names}
     device = run.accelerator.device
     weight, weights = rarity(photos, nouns).to(device), Weights(s.score_weight, s.l1_weight, s.giou_weight)

@@ -60,7 +60,9 @@ class Run:
 
     def __init__(self, folder: str | Path, model: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, *,
                  seed: int = 0, average: float = 0.998, clip: float = 1.0, weight_decay: float = 0.01,
-                 save_minutes: float = 4.0, accumulate: int = 1) -> None:
+                 save_minutes: float = 4.0, accumulate: int = 1, keep: tuple[str, ...] = ()) -> None:
+        """``keep``: prefixes of frozen tensors that belong to the result all the same."""
+        self.keep = keep
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "pid").write_text(str(os.getpid()))
@@ -132,13 +134,17 @@ class Run:
     def trained(self) -> dict[str, Tensor]:
         return {n: p.detach() for n, p in self.bare.named_parameters() if p.requires_grad}
 
+    def frozen(self) -> dict[str, Tensor]:
+        return {n: p.detach() for n, p in self.bare.named_parameters() if self.keep and n.startswith(self.keep)}
+
     def save(self) -> None:
         self._saved = time.time()
         if not self.accelerator.is_main_process:
             return
         part = self.checkpoint.with_suffix(".part")
         torch.save({"step": self.step, "seed": self.seed, "model": self.trained(), "average": self.average.values,
-                    "count": self.average.count, "optimizer": self.optimizer.state_dict(), "notes": self.notes}, part)
+                    "count": self.average.count, "optimizer": self.optimizer.state_dict(), "notes": self.notes,
+                    "frozen": self.frozen()}, part)
         part.replace(self.checkpoint)
 
     def _resume(self) -> None:
@@ -146,6 +152,7 @@ class Run:
             return
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         missing, unexpected = self.bare.load_state_dict(saved["model"], strict=False)
+        self.bare.load_state_dict(saved.get("frozen", {}), strict=False)
         lost = set(self.average.values) & set(missing)
         if lost or unexpected:
             raise ValueError(f"{self.checkpoint} does not fit this model: lacks {sorted(lost)[:3]}, "
@@ -159,4 +166,4 @@ class Run:
 def averaged(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The averaged weights of a run and its notes."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return saved["average"], {"step": saved["step"], "seed": saved["seed"], **saved["notes"]}
+    return {**saved.get("frozen", {}), **saved["average"]}, {"step": saved["step"], "seed": saved["seed"], **saved["notes"]}

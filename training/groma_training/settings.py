@@ -19,6 +19,7 @@ class Settings:
     accumulate: int = 1
     lr: float = 4e-4
     encoder_lr: float = 5e-5
+    region_lr: float = 1e-4  # the region encoder in stage 1
     vision_lr: float = 0.0
     warmup: int = 50
     average: float = 0.998
@@ -37,7 +38,14 @@ class Settings:
     giou_weight: float = 2.0
     region_weight: float = 0.0
     patch_weight: float = 0.0
+    start_photos: int = 300  # for the ridge start of the region encoder
+    start: list[str] = field(default_factory=list)  # earlier runs or model folders, later ones win
     lora_rank: int = 0
+    full_llm: bool = False
+    place_lr: float = 0.0  # position branch and updims; 0 leaves them to vision_lr
+    text_share: float = 0.0  # how many samples are text-only scenes
+    scene_regions: float = 6.0
+    fade_steps: int = 0
     questions: int = 8
     regions: list[int] = field(default_factory=lambda: [8, 16, 30])
 
@@ -61,5 +69,6 @@ def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Se
         return text if Path(text).exists() else str(root / text)
 
     values["model"] = locate(values["model"])
-    values["photos"] = [locate(p) for p in values.get("photos", [])]
+    for key in ("photos", "start"):
+        values[key] = [locate(p) for p in values.get(key, [])]
     return Settings(**values)
