@@ -28,8 +28,8 @@ from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN
 from groma_training.run import Run, Schedule, averaged
 from groma_training.settings import Settings, load_settings
-from groma_training.vocabulary import COLOURS, NOUNS
 from groma_training.views import Augment, View, view
+from groma_training.vocabulary import COLOURS, NOUNS
 
 
 class Material:

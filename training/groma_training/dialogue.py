@@ -121,5 +121,5 @@ def pack(writer: Writer, prefix: list[int], exchanges: Sequence[Exchange]) -> Pa
         positions += range(len(prefix), len(prefix) + len(more))
         owner += [b] * len(more)
         refers += [e.refer] * more.count(writer.special.refer_feat)
-    shifted = labels[1:] + [IGNORE]
+    shifted = [*labels[1:], IGNORE]
     return Packed(*(torch.tensor(x, dtype=torch.long) for x in (ids, positions, owner, shifted, refers)))

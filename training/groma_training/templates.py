@@ -166,8 +166,8 @@ def conversation(turns: Sequence[Turn], regions: Sequence[Sequence[int | None]],
             found = [r for r in found if r is not None]
             return region_list(found) if found else ""
 
-        answer = re.sub(r"(\[\d+\]\s*)+(?=\W|$)", name, turn.answer)
-        answer = re.sub(r"<p>(.*?)</p>(?!<roi>)", r"\1", answer)  # a phrase without regions is just text
+        answer = re.sub(r"(?:\[\d+\])+", name, turn.answer)
+        answer = re.sub(r"<p>([^<]*)</p>(?!<roi>)", r"\1", answer)  # a phrase without regions is just text
         tied = "<roi>" in answer
         out.append(Exchange((GROUNDING if grounded and tied else "") + turn.question, answer.strip(), "chat"))
     return out

@@ -28,11 +28,12 @@ SYNONYMS = {
     "motorcyclist pedestrian worker chef cook officer policeman fireman soldier couple crowd group family student bride "
     "groom father mother son daughter friend friends fan spectator athlete swimmer someone",
     "bicycle": "bike", "car": "vehicle sedan suv taxi cab", "motorcycle": "motorbike moped scooter",
-    "airplane": "plane jet aircraft airliner jetliner", "bus": "buses trolley coach", "train": "locomotive engine tram subway",
+    "airplane": "plane jet aircraft airliner jetliner", "bus": "buses trolley", "train": "locomotive engine tram subway",
     "truck": "pickup van lorry", "boat": "ship canoe kayak sailboat yacht ferry raft", "traffic light": "stoplight signal",
-    "fire hydrant": "hydrant", "stop sign": "stopsign", "parking meter": "meter", "bird": "duck goose seagull pigeon owl parrot "
-    "eagle swan chicken penguin", "cat": "kitten kitty", "dog": "puppy pup hound", "horse": "pony foal", "sheep": "lamb ram goat",
-    "cow": "bull cattle calf ox steer", "bear": "bears cub", "backpack": "rucksack bookbag", "umbrella": "parasol",
+    "fire hydrant": "hydrant", "stop sign": "stopsign", "parking meter": "meter", "bird": "duck goose seagull pigeon owl "
+    "parrot eagle swan chicken penguin", "cat": "kitten kitty", "dog": "puppy pup hound", "horse": "pony foal",
+    "sheep": "lamb ram goat", "cow": "bull cattle calf ox steer", "bear": "bears cub", "backpack": "rucksack bookbag",
+    "umbrella": "parasol",
     "handbag": "purse bag", "tie": "necktie", "suitcase": "luggage", "frisbee": "disc", "skis": "ski", "sports ball": "ball "
     "baseball football basketball soccerball", "baseball bat": "bat", "baseball glove": "glove mitt", "surfboard": "board",
     "tennis racket": "racket racquet", "wine glass": "wineglass goblet", "cup": "mug", "bowl": "bowls", "sandwich": "burger "

@@ -45,6 +45,7 @@ class Engine(Protocol):
         """task: detect, locate, caption, describe or ask; refer [U,4] corners in pixels."""
 
 
+NO_BOXES = torch.zeros(0, 4)
 WORDING = {"detect": "Locate all <p>{}</p> in this image.", "locate": "Locate <p>{}</p> in the image.",
            "caption": "Please briefly describe <roi><refer_box></roi><refer_feat>.",
            "describe": "[grounding]Please briefly summarize the content of this image.", "ask": "[grounding]{}"}
@@ -70,6 +71,7 @@ class TorchEngine:
     max_new_tokens: int = 64
     store: PhotoStore = field(default_factory=PhotoStore)
     _last: tuple[str, Look] | None = None
+    _prefix: tuple[str, object, int] | None = None  # photo, decoder cache, its length
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> TorchEngine:
@@ -123,12 +125,15 @@ class TorchEngine:
         return x, labels + targets
 
     @torch.no_grad()
-    def ask(self, photo: Photo, task: str, text: str = "", refer: Tensor = torch.zeros(0, 4)) -> Answer:
+    def ask(self, photo: Photo, task: str, text: str = "", refer: Tensor = NO_BOXES) -> Answer:
         kept, match = self.regions(photo, refer)
         x, _ = self.embeds(photo, Exchange(WORDING[task].format(text), "", task), kept, match)
         stop = self.model.c.llm.eos_token_id
         stop = set(stop) if isinstance(stop, list) else {stop}
         tokens, cache = [], None
+        if not len(refer):  # regions are the same for every such question, and so is all before it
+            start = self._read_prefix(photo, x)
+            cache, x = self._prefix[1], x[start:]
         while len(tokens) < self.max_new_tokens:
             out = self.model.llm.model(inputs_embeds=x[None], past_key_values=cache, use_cache=True)
             cache = out.past_key_values
@@ -138,10 +143,22 @@ class TorchEngine:
             x = self.model.embed(torch.tensor(tokens[-1:], device=self.device))
         return Answer(parse(pieces(self.tokenizer, tokens), len(kept)), _pixels(kept, photo), len(tokens))
 
+    def _read_prefix(self, photo: Photo, x: Tensor) -> int:
+        """Fills or shortens the decoder's cache to what stands before a question; returns its length."""
+        if self._prefix and self._prefix[0] == photo.id:
+            _, cache, length = self._prefix
+            if cache.get_seq_length() > length:
+                cache.crop(length - cache.get_seq_length())  # negative: so many tokens less
+            return length
+        length = len(self.writer.prefix(len(self.look(photo).image), range(len(self.regions(photo, NO_BOXES)[0]))))
+        out = self.model.llm.model(inputs_embeds=x[None, :length], use_cache=True)
+        self._prefix = (photo.id, out.past_key_values, length)
+        return length
+
     @torch.no_grad()
     def surprise(self, photo: Photo, exchange: Exchange) -> tuple[float, int]:
         """Sum of negative log likelihoods of an answer's tokens, and their number."""
-        kept, match = self.regions(photo, torch.zeros(0, 4))
+        kept, match = self.regions(photo, NO_BOXES)
         x, labels = self.embeds(photo, exchange, kept, match)
         hidden = self.model.llm.model(inputs_embeds=x[None]).last_hidden_state[0]
         target = torch.tensor(labels[1:], device=self.device)
@@ -170,7 +187,7 @@ class CommandLineEngine:
         found = self._run("regions", photo, "--limit", str(limit), "--min-score", "0", "--nms", "0.6")["regions"]
         return (torch.tensor([r["box"] for r in found]).reshape(-1, 4), torch.tensor([r["score"] for r in found]))
 
-    def ask(self, photo: Photo, task: str, text: str = "", refer: Tensor = torch.zeros(0, 4)) -> Answer:
+    def ask(self, photo: Photo, task: str, text: str = "", refer: Tensor = NO_BOXES) -> Answer:
         marks = [f"--box={','.join(f'{v:.2f}' for v in box)}" for box in refer.tolist()]
         arguments = [text, *marks] if task in ("ask", "detect", "locate") else marks
         raw = self._run(task, photo, *arguments)

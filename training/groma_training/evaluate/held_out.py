@@ -19,7 +19,7 @@ from groma_training.boxes import area, iou_matrix
 from groma_training.data.coco import COCO_80
 from groma_training.data.photo import Photo
 from groma_training.data.voc import VOC_20
-from groma_training.evaluate.engines import Engine, TorchEngine
+from groma_training.evaluate.engines import NO_BOXES, Engine, TorchEngine
 from groma_training.evaluate.metrics import (
     Figure,
     average_recall,
@@ -36,7 +36,6 @@ from groma_training.vocabulary import category_of
 
 LABEL_SETS = {"coco-80": COCO_80, "voc-20": VOC_20}
 COUNTS = (10, 50, 100)
-NO_BOXES = torch.zeros(0, 4)
 
 
 def truth(photo: Photo, label: str | None = None) -> torch.Tensor:
