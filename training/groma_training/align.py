@@ -39,6 +39,7 @@ class Material:
                  rng: random.Random) -> None:
         self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
         self.store, self.most = PhotoStore(), s.scene_regions
+        self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
         words = Nouns([*NOUNS, *COLOURS], bases.decoder_tensors()["llm.model.embed_tokens.weight"], writer.tokenizer)
         self.words = dict(zip(words.names, words.vectors, strict=True))
 
@@ -55,9 +56,7 @@ class Material:
 
     def photo(self, help_: float) -> Sample | None:
         s, g = self.s, self.speaker.groma
-        v = view(self.rng.choice(self.photos), self.store, g.c.image_size,
-                 Augment(flip=s.flip, colour=s.colour), self.rng, 0.01)
-        regions = self._regions(v)
+        v, regions = self.seen(self.rng.choice(self.photos), Augment(flip=s.flip, colour=s.colour))
         scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
         asked = templates.questions(scene, s.questions, self.rng)
         if not asked:
@@ -70,9 +69,28 @@ class Material:
         prefix = self.writer.prefix(images, range(len(regions)))
         return Sample(pack(self.writer, prefix, asked), regions, [e.kind for e in asked], v.pixels, clean, help_, labels)
 
+    def seen(self, photo: Photo, augment: Augment) -> tuple[View, torch.Tensor]:
+        """A view and its regions: the model's own proposals with the annotated boxes mixed in.
+
+        With ``remember`` views and proposals are computed once a photo and flip (a GPU would wait for them otherwise;
+        600 KB a view).
+        """
+        flipped = self.rng.random() < augment.flip
+        key = (photo.id, flipped)
+        if key not in self.memory:
+            still = Augment(flip=float(flipped), colour=augment.colour)
+            v = view(photo, self.store, self.speaker.groma.c.image_size, still, self.rng, 0.01)
+            found = (v, *self._proposals(v))
+            if self.s.remember:
+                self.memory[key] = found
+        else:
+            found = self.memory[key]
+        v, box, score = found
+        return v, choose_regions(box, score, v, self.rng.choice(self.s.regions), self.rng)
+
     @torch.no_grad()
-    def _regions(self, v: View) -> torch.Tensor:
-        """The model's own proposals under this view, with the annotated boxes mixed in."""
+    def _proposals(self, v: View) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best 100 boxes [N,4] after NMS, and their scores."""
         g = self.speaker.groma
         device = g.new_input_embs.weight.device
         states = self.speaker.look(v.pixels[None].to(device))
@@ -80,7 +98,7 @@ class Material:
             out = g.perceiver.propose([t.float() for t in states[-4:]])
         box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
         keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
-        return choose_regions(box[keep], score[keep], v, self.rng.choice(self.s.regions), self.rng)
+        return box[keep], score[keep]
 
     def harder(self, right: float) -> None:
         """Scenes grow as single lookups come out right; few regions are learnt long before many."""

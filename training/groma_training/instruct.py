@@ -27,7 +27,7 @@ from groma_training.run import Run, Schedule
 from groma_training.settings import load_settings
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
-from groma_training.views import Augment, View, normalised, seen_boxes, view
+from groma_training.views import Augment, View, normalised, seen_boxes
 
 
 class Conversations(Material):
@@ -36,9 +36,8 @@ class Conversations(Material):
     def photo(self, help_: float) -> Sample | None:
         s, g = self.s, self.speaker.groma
         chosen = self.rng.choice(self.photos)
-        augment = Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour)  # what is said may name left and right
-        v = view(chosen, self.store, g.c.image_size, augment, self.rng, 0.01)
-        regions = self._regions(v)
+        # What turns say may name left and right.
+        v, regions = self.seen(chosen, Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour))
         scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
         turns = spoken_turns(v, regions)
         asked = turns or templates.questions(scene, s.questions, self.rng)

@@ -28,7 +28,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Perceiver
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.nouns import Nouns
-from groma_training.run import Run, Schedule
+from groma_training.run import Run, Schedule, fastest_device
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, to_input, view
 
@@ -227,6 +227,7 @@ def main() -> None:
     model = Stage1(c, nouns, s.encoder_from)
     augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
     model.half_trunk()
+    model.to(fastest_device())
     if not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
         print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
@@ -237,7 +238,8 @@ def main() -> None:
     device = run.accelerator.device
     weight, weights = rarity(photos, nouns).to(device), Weights(s.score_weight, s.l1_weight, s.giou_weight)
     stream = Views(photos, c.image_size, augment, f"{s.seed}-{run.step}-{run.accelerator.process_index}")
-    loader = DataLoader(stream, s.batch, num_workers=s.workers,
+    loader = DataLoader(stream, s.batch, num_workers=s.workers, pin_memory=device.type == "cuda",
+                        prefetch_factor=4 if s.workers else None,
                         collate_fn=lambda views: collate(views, nouns.index, c.side))
     run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     for batch in loader:

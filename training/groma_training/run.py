@@ -163,6 +163,11 @@ class Run:
         self.log({"resumed": self.step})
 
 
+def fastest_device() -> torch.device:
+    """This process's device, as accelerate will choose it."""
+    return Accelerator().device
+
+
 def averaged(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The averaged weights of a run and its notes."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)

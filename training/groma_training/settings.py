@@ -46,6 +46,7 @@ class Settings:
     text_share: float = 0.0  # how many samples are text-only scenes
     scene_regions: float = 6.0
     fade_steps: int = 0
+    remember: bool = False  # keep views and proposals in memory
     questions: int = 8
     regions: list[int] = field(default_factory=lambda: [8, 16, 30])
 

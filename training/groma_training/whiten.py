@@ -18,6 +18,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.views import view
 
 EPSILON = 1e-6
+NOTHING = -2  # the label of regions without an object, as in `proposer`
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def start(model: nn.Module, photos: list[Photo], c: GromaConfig, count: int = 48
     store, rng = PhotoStore(), random.Random(seed)
     rows = []
     for photo in rng.sample(photos, min(count, len(photos))):
-        states = model.states(view(photo, store, c.image_size).pixels[None])
+        states = model.states(view(photo, store, c.image_size).pixels[None].to(device_of(model)))
         rows.append(torch.stack([s[0, 1::5].float() for s in states[-4:]]))
     states = torch.cat(rows, 1)  # [4,n,D]
     fuse = model.region_encoder.mlvl_fuse
@@ -53,7 +54,7 @@ def whiten_projection(conv: nn.Conv2d, state: Tensor) -> None:
 def near_identity(conv: nn.Conv2d) -> None:
     """A 3x3 convolution starts as a rotation of its channels plus a little of its usual noise."""
     conv.weight.mul_(0.2)
-    conv.weight[:, :, 1, 1] += torch.linalg.qr(torch.randn(conv.weight.shape[:2]))[0]
+    conv.weight[:, :, 1, 1] += torch.linalg.qr(torch.randn(conv.weight.shape[:2]))[0].to(conv.weight)
     if conv.bias is not None:
         conv.bias.zero_()
 
@@ -65,7 +66,7 @@ def standardise_projection(conv: nn.Conv2d | nn.ConvTranspose2d, feature: Tensor
     """
     mean, deviation = feature.mean(0), feature.std(0).clamp(min=1e-3)
     if isinstance(conv, nn.ConvTranspose2d):
-        w = torch.randn(conv.weight.shape[:2]) / conv.weight.shape[0] ** 0.5 / deviation[:, None]
+        w = torch.randn(conv.weight.shape[:2]).to(feature) / conv.weight.shape[0] ** 0.5 / deviation[:, None]
         conv.weight.copy_(w[:, :, None, None].expand_as(conv.weight))
         conv.bias.copy_(-(w.T @ mean))
     else:
@@ -80,23 +81,25 @@ def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float
 
     Gradients alone need hundreds of steps to get here, and until then they teach the encoder little.
     """
-    nouns, roi = model.nouns, model.region_encoder.roi_align
+    nouns, roi, device = model.nouns, model.region_encoder.roi_align, device_of(model)
     inverse = torch.linalg.pinv(roi.updims.weight.float())
+    vectors = nouns.vectors.to(device)
     reads, targets, weights, labels = [], [], [], []
     for batch, share in batches:
-        states = model.states(batch.pixels)
-        maps = model.region_encoder.mlvl_fuse([model_map(s, model.side) for s in states[-model.levels :]])
-        known = batch.labels >= 0
-        keep = known | (batch.labels == -2)
-        noun = torch.where(known[:, None], nouns.vectors[batch.labels.clamp(min=0)], torch.zeros(1))
-        reads.append(roi.read(maps, batch.regions)[keep])
+        states = model.states(batch.pixels.to(device))
+        maps = model.region_encoder.mlvl_fuse([patch_map(s, model.side).float() for s in states[-model.levels :]])
+        label, share = batch.labels.to(device), share.to(device)
+        known = label >= 0
+        keep = known | (label == NOTHING)
+        noun = torch.where(known[:, None], vectors[label.clamp(min=0)], 0.0)
+        reads.append(roi.read(maps, [r.to(device) for r in batch.regions])[keep])
         targets.append((noun @ inverse.T)[keep])
-        weights.append(torch.where(known, share[batch.labels.clamp(min=0)], torch.tensor(0.3))[keep])
-        labels.append(batch.labels[keep])
+        weights.append(torch.where(known, share[label.clamp(min=0)], 0.3)[keep])
+        labels.append(label[keep])
     x, y, w, label = torch.cat(reads), torch.cat(targets), torch.cat(weights).double(), torch.cat(labels)
-    x1 = torch.cat([x, torch.ones(len(x), 1)], 1).double()
+    x1 = torch.cat([x, torch.ones_like(x[:, :1])], 1).double()
     gram = (x1 * w[:, None]).T @ x1
-    gram += strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
+    gram += strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double, device=device)
     solved = torch.linalg.solve(gram, (x1 * w[:, None]).T @ y.double()).float()
     roi.flatten_linear.weight.copy_(solved[:-1].T)
     roi.flatten_linear.bias.copy_(solved[-1])
@@ -105,5 +108,5 @@ def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float
     return float((nouns.distances(shown[known]).argmin(1) == label[known]).float().mean())
 
 
-def model_map(state: Tensor, side: int) -> Tensor:
-    return patch_map(state, side).float()
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
