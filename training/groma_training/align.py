@@ -26,7 +26,7 @@ from groma_training.model.groma import Groma, load_groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN
-from groma_training.run import Run, Schedule, averaged
+from groma_training.run import Run, Schedule, averaged, plan, process_count
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, view
 from groma_training.vocabulary import COLOURS, NOUNS
@@ -40,7 +40,8 @@ class Material:
         self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
         self.store, self.most = PhotoStore(), s.scene_regions
         self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
-        words = Nouns([*NOUNS, *COLOURS], bases.decoder_tensors()["llm.model.embed_tokens.weight"], writer.tokenizer)
+        table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
+        words = Nouns([*NOUNS, *COLOURS], table, writer.tokenizer)
         self.words = dict(zip(words.names, words.vectors, strict=True))
 
     def made_up(self) -> Sample:
@@ -146,13 +147,13 @@ FIRST_NAMES = (
 def build(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Speaker, Writer, Nouns]:
     """Groma from the bases, then from every earlier run or model folder that ``s.start`` names, in order."""
     c = GromaConfig.load(s.model)
-    tokenizer = bases.tokenizer()
-    writer = Writer(tokenizer, c.chat_template)
-    table = bases.decoder_tensors()["llm.model.embed_tokens.weight"]
+    tokenizer, decoder = bases.tokenizer_of(s.decoder_base), bases.decoder_of(s.decoder_base)
+    writer = Writer(tokenizer, c.chat_template, [c.llm.bos_token_id] if c.chat_template == "vicuna" else ())
+    table = decoder["llm.model.embed_tokens.weight"]
     nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, tokenizer)
     g = Groma(c)
-    g.perceiver.vis_encoder.load_state_dict(bases.encoder_tensors(), strict=False)
-    g.load_state_dict(bases.decoder_tensors(), strict=False)
+    g.perceiver.vis_encoder.load_state_dict(bases.encoder_of(s.encoder_base), strict=False)
+    g.load_state_dict(decoder, strict=False)
     if s.lora_rank:
         g.add_lora(s.lora_rank, c.lora_alpha or 2.0 * s.lora_rank)
     start_new_tokens(g, writer)
@@ -224,8 +225,9 @@ def main() -> None:
     speaker, writer, nouns = build(s, options.run, photos)
     groups = parameter_groups(speaker, s)
     half_frozen(speaker)
-    run = Run(options.run, speaker, groups, Schedule(s.steps, s.warmup), seed=s.seed, average=s.average,
-              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=s.accumulate)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
+              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
     material = Material(photos, run.bare, writer, nouns, s, run.rng)
     material.most = run.notes.get("most", material.most)
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
@@ -236,17 +238,24 @@ def main() -> None:
             sample = material.made_up() if run.rng.random() < s.text_share else material.photo(help_)
             if sample is not None:
                 samples.append(sample)
-        with run.accelerator.accumulate(run.model), run.accelerator.autocast():
+        if "one" in (report := teach(run, samples, nouns, weight, s)) and any(x.pixels is None for x in samples):
+            material.harder(report["one"])
+        run.notes = {"most": material.most, "names": nouns.names}
+
+
+def teach(run: Run, samples: list[Sample], nouns: Nouns, weight: torch.Tensor, s: Settings) -> dict[str, float]:
+    """One piece: the language model's loss and, where the region encoder is trained, its category loss kept beside it
+    (without that it forgets what things are)."""
+    with run.accelerator.accumulate(run.model):
+        with run.accelerator.autocast():
             loss, report, real = run.model(samples)
         if real is not None and s.vision_lr > 0 and s.region_weight:
             labels = torch.cat([x.labels for x in samples if x.pixels is not None]).to(real.device)
             region, report["right"] = proposer.region_loss(real, labels, nouns, weight)
             loss = loss + s.region_weight * region
-        if "one" in report and any(x.pixels is None for x in samples):
-            material.harder(report["one"])
-        run.notes = {"most": material.most, "names": nouns.names}
-        run.learn(loss, {**report, "most": material.most, "help": help_})
-        run.tell()
+        run.learn(loss, report)
+    run.tell()
+    return report
 
 
 def half_frozen(speaker: Speaker) -> None:

@@ -55,6 +55,36 @@ def fetch(kind: str) -> Path:
     return path
 
 
+def published(folder: str | Path) -> dict[str, Tensor]:
+    """All tensors of a published checkpoint's safetensors files, as they are named there."""
+    from safetensors.torch import load_file
+
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no safetensors files")
+    return {k: v for f in files for k, v in load_file(f).items()}
+
+
+def encoder_of(folder: str) -> dict[str, Tensor]:
+    """Encoder tensors of a published DINOv2 folder, or for "" of groma-s' own base."""
+    return published(folder) if folder else encoder_tensors()
+
+
+def decoder_of(folder: str) -> dict[str, Tensor]:
+    """Decoder tensors (``llm.…``) of a published Llama folder, or for "" of groma-s' own base."""
+    return {"llm." + k: v for k, v in published(folder).items()} if folder else decoder_tensors()
+
+
+def tokenizer_of(folder: str) -> Tokenizer:
+    """The decoder's tokenizer with Groma's tokens.  Upstream's slow tokenizer strips white space around them."""
+    if not folder:
+        return tokenizer()
+    tok = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    new = [w for w in ADDED_TOKENS if tok.token_to_id(w) is None]
+    tok.add_special_tokens([AddedToken(w, special=True, normalized=False, lstrip=True, rstrip=True) for w in new])
+    return tok
+
+
 def encoder_tensors(path: Path | None = None) -> dict[str, Tensor]:
     """DINOv2-small: names without the prefix ``perceiver.vis_encoder.`` -> f32 tensors."""
     raw = np.memmap(path or fetch("encoder"), np.uint8, "r")

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from groma_training import proposer, templates
-from groma_training.align import Material, build, half_frozen, parameter_groups
+from groma_training.align import Material, build, half_frozen, parameter_groups, teach
 from groma_training.boxes import corners, iou_matrix
 from groma_training.data.coco import COCO_80
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
 from groma_training.language import SHOWN_AT, Sample, scene_of
 from groma_training.proposer import NOTHING, UNKNOWN
-from groma_training.run import Run, Schedule
+from groma_training.run import Run, Schedule, plan, process_count
 from groma_training.settings import load_settings
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
@@ -88,8 +88,9 @@ def main() -> None:
     speaker, writer, nouns = build(s, options.run, photos)
     groups = parameter_groups(speaker, s)
     half_frozen(speaker)
-    run = Run(options.run, speaker, groups, Schedule(s.steps, s.warmup), seed=s.seed, average=s.average,
-              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=s.accumulate)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
+              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
     material = Conversations(photos, run.bare, writer, nouns, s, random.Random(run.rng.random()))
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
     run.notes = {"names": nouns.names}
@@ -99,14 +100,7 @@ def main() -> None:
             sample = material.photo(0.0)
             if sample is not None:
                 samples.append(sample)
-        with run.accelerator.accumulate(run.model), run.accelerator.autocast():
-            loss, report, real = run.model(samples)
-        if real is not None and s.vision_lr > 0 and s.region_weight:
-            labels = torch.cat([x.labels for x in samples]).to(real.device)
-            region, report["right"] = proposer.region_loss(real, labels, nouns, weight)
-            loss = loss + s.region_weight * region
-        run.learn(loss, report)
-        run.tell()
+        teach(run, samples, nouns, weight, s)
 
 
 if __name__ == "__main__":

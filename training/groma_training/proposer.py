@@ -28,7 +28,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Perceiver
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.nouns import Nouns
-from groma_training.run import Run, Schedule, fastest_device
+from groma_training.run import Run, Schedule, fastest_device, plan, process_count
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, to_input, view
 
@@ -57,7 +57,7 @@ class Stage1(nn.Module):
     """Perceiver, region encoder and a patch classifier over one encoder pass.  Names below ``perceiver.`` and
     ``region_encoder.`` are official; ``patch_norm`` and ``patch_head`` are scaffolding and never exported."""
 
-    def __init__(self, c: GromaConfig, nouns: Nouns, encoder_from: int) -> None:
+    def __init__(self, c: GromaConfig, nouns: Nouns, encoder_from: int, encoder_base: str = "") -> None:
         super().__init__()
         self.perceiver = Perceiver(c)
         self.region_encoder = RegionEncoder(c.region, c.vision.hidden_size, c.llm.hidden_size)
@@ -65,7 +65,7 @@ class Stage1(nn.Module):
         self.patch_head = nn.Linear(c.vision.hidden_size, len(nouns.names) + 1)
         self.nouns, self.cut, self.levels = nouns, encoder_from, len(c.region.level_scales)
         self.side = c.side
-        self.perceiver.vis_encoder.load_state_dict(bases.encoder_tensors(), strict=False)
+        self.perceiver.vis_encoder.load_state_dict(bases.encoder_of(encoder_base), strict=False)
         self.perceiver.vis_encoder.freeze(encoder_from)
         roi = self.region_encoder.roi_align
         with torch.no_grad():
@@ -221,18 +221,19 @@ def main() -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     c = GromaConfig.load(s.model)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    table = bases.decoder_tensors()["llm.model.embed_tokens.weight"]
-    nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer())
+    table = bases.decoder_of(s.decoder_base)["llm.model.embed_tokens.weight"]
+    nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer_of(s.decoder_base))
     torch.manual_seed(s.seed)
-    model = Stage1(c, nouns, s.encoder_from)
+    model = Stage1(c, nouns, s.encoder_from, s.encoder_base)
     augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
     model.half_trunk()
     model.to(fastest_device())
     if not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
         print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
-    run = Run(options.run, model, parameter_groups(model, s), Schedule(s.steps, s.warmup), seed=s.seed,
-              average=s.average, save_minutes=s.save_minutes,
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, model, parameter_groups(model, s), Schedule(steps, s.warmup), seed=s.seed,
+              average=s.average, save_minutes=s.save_minutes, accumulate=accumulate,
               keep=("region_encoder.roi_align.updims.",))
     run.notes = {"names": nouns.names}
     device = run.accelerator.device
@@ -244,14 +245,15 @@ def main() -> None:
     run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     for batch in loader:
         truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in batch.truths]
-        with run.accelerator.autocast():
-            out, shown, patches = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions])
-        detection, report = proposal_loss(out, truths, weights)
-        region, right = region_loss(shown, batch.labels.to(device), nouns, weight)
-        patch = patch_loss(patches, batch.patches.to(device), weight)
-        loss = detection + s.region_weight * region + s.patch_weight * patch
-        run.learn(loss, {**report, "detection": float(detection.detach()), "region": float(region.detach()),
-                         "right": right, "patch": float(patch.detach())})
+        with run.accelerator.accumulate(run.model):
+            with run.accelerator.autocast():
+                out, shown, patches = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions])
+            loss, report = proposal_loss(out, truths, weights)
+            report["detection"] = float(loss.detach())
+            region, report["right"] = region_loss(shown, batch.labels.to(device), nouns, weight)
+            patch = patch_loss(patches, batch.patches.to(device), weight)
+            report |= {"region": float(region.detach()), "patch": float(patch.detach())}
+            run.learn(loss + s.region_weight * region + s.patch_weight * patch, report)
         run.tell()
         if run.done:
             break

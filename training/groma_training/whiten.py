@@ -74,6 +74,26 @@ def standardise_projection(conv: nn.Conv2d | nn.ConvTranspose2d, feature: Tensor
         conv.bias.copy_(-(conv.weight.sum((2, 3)) @ mean))
 
 
+class Ridge:
+    """Weighted ridge regression that takes its rows piece by piece: y ~ W x + b."""
+
+    def __init__(self, width: int, out: int, device: torch.device | None = None) -> None:
+        self.gram = torch.zeros(width + 1, width + 1, dtype=torch.double, device=device)
+        self.cross = torch.zeros(width + 1, out, dtype=torch.double, device=device)
+
+    def add(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """x [n,width], y [n,out], weight [n]."""
+        x1 = torch.cat([x, torch.ones_like(x[:, :1])], 1).double()
+        self.gram += (x1 * weight.double()[:, None]).T @ x1
+        self.cross += (x1 * weight.double()[:, None]).T @ y.double()
+
+    def solve(self, strength: float) -> tuple[Tensor, Tensor]:
+        """-> W [out,width], b [out]."""
+        eye = torch.eye(len(self.gram), dtype=torch.double, device=self.gram.device)
+        solved = torch.linalg.solve(self.gram + strength * self.gram.diagonal().mean() * eye, self.cross).float()
+        return solved[:-1].T.contiguous(), solved[-1]
+
+
 @torch.no_grad()
 def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float:
     """Solves ``flatten_linear`` so that regions lie at their nouns, by ridge regression over ``batches`` (of
@@ -84,7 +104,7 @@ def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float
     nouns, roi, device = model.nouns, model.region_encoder.roi_align, device_of(model)
     inverse = torch.linalg.pinv(roi.updims.weight.float())
     vectors = nouns.vectors.to(device)
-    reads, targets, weights, labels = [], [], [], []
+    ridge, reads, labels = Ridge(*roi.flatten_linear.weight.shape[::-1], device), [], []
     for batch, share in batches:
         states = model.states(batch.pixels.to(device))
         maps = model.region_encoder.mlvl_fuse([patch_map(s, model.side).float() for s in states[-model.levels :]])
@@ -92,18 +112,14 @@ def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float
         known = label >= 0
         keep = known | (label == NOTHING)
         noun = torch.where(known[:, None], vectors[label.clamp(min=0)], 0.0)
-        reads.append(roi.read(maps, [r.to(device) for r in batch.regions])[keep])
-        targets.append((noun @ inverse.T)[keep])
-        weights.append(torch.where(known, share[label.clamp(min=0)], 0.3)[keep])
+        read = roi.read(maps, [r.to(device) for r in batch.regions])[keep]
+        ridge.add(read, (noun @ inverse.T)[keep], torch.where(known, share[label.clamp(min=0)], 0.3)[keep])
+        reads.append(read)
         labels.append(label[keep])
-    x, y, w, label = torch.cat(reads), torch.cat(targets), torch.cat(weights).double(), torch.cat(labels)
-    x1 = torch.cat([x, torch.ones_like(x[:, :1])], 1).double()
-    gram = (x1 * w[:, None]).T @ x1
-    gram += strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double, device=device)
-    solved = torch.linalg.solve(gram, (x1 * w[:, None]).T @ y.double()).float()
-    roi.flatten_linear.weight.copy_(solved[:-1].T)
-    roi.flatten_linear.bias.copy_(solved[-1])
-    shown = roi.flatten_linear(x) @ roi.updims.weight.T
+    weight, bias = ridge.solve(strength)
+    roi.flatten_linear.weight.copy_(weight)
+    roi.flatten_linear.bias.copy_(bias)
+    shown, label = roi.flatten_linear(torch.cat(reads)) @ roi.updims.weight.T, torch.cat(labels)
     known = label >= 0
     return float((nouns.distances(shown[known]).argmin(1) == label[known]).float().mean())
 

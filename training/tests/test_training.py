@@ -13,7 +13,7 @@ from groma_training.language import Sample, Speaker
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.run import Run, Schedule, averaged
+from groma_training.run import Run, Schedule, averaged, plan
 from groma_training.templates import Exchange
 
 
@@ -24,7 +24,7 @@ def learn(parameters, loss_of, steps, rate):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def test_proposer_learns_two_pictures_by_heart(toy_config):
@@ -124,3 +124,11 @@ def test_schedule_warms_up_stays_flat_and_comes_down():
     assert s.factor(0) == pytest.approx(0.1) and s.factor(30) == s.factor(60) == 1
     assert s.factor(80) == pytest.approx(0.55, abs=0.01) and s.factor(100) == pytest.approx(0.1)
     assert random.Random("a-0-0").random() == random.Random("a-0-0").random()
+
+
+def test_epochs_become_steps_for_any_number_of_processes():
+    assert plan(5, 0, 100, 0, 6, 1, 2) == (5, 2)
+    assert plan(0, 2, 1000, 128, 16, 8, 1) == (16, 1)
+    assert plan(0, 2, 1000, 128, 16, 1, 1) == (16, 8)
+    with pytest.raises(ValueError, match="does not divide"):
+        plan(0, 2, 1000, 128, 16, 3, 1)
