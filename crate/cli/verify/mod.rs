@@ -1,0 +1,221 @@
+//! `groma verify`: runs a folder of the golden form through the normal plans, with taps that only copy, and judges every
+//! stage tensor and every discrete result.
+
+mod golden;
+mod model;
+mod ops;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use self::golden::{Golden, Numbers};
+use crate::error::{At, Code, Error, Result};
+use crate::groma::grounding::{self, Kind, Parser, Piece};
+use crate::tensor::Device;
+
+/// What a run of `verify` found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Comparisons that passed.
+    pub passed: usize,
+    /// Comparisons that failed, missing tensors and cases included.
+    pub failed: usize,
+}
+
+/// Verifies a folder, or every folder below a parent (and its `grammar.json`).
+///
+/// # Errors
+/// Unreadable folders; `no-model` where a base is absent. Comparisons that fail are counted, not errors.
+pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>) -> Result<Summary> {
+    let mut all = Summary::default();
+    if dir.join("cases.json").is_file() {
+        return folder(dir, device, bases, dump);
+    }
+    let mut folders: Vec<_> = std::fs::read_dir(dir)
+        .map_err(|e| Error::new(Code::Io, format!("can't be read: {e}")).at(dir.display()))?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.join("cases.json").is_file())
+        .collect();
+    folders.sort();
+    let grammar = dir.join("grammar.json");
+    if folders.is_empty() && !grammar.is_file() {
+        return Err(Error::new(Code::Usage, "no folder of the golden form").at(dir.display()));
+    }
+    let mut without = None;
+    for path in &folders {
+        let out = dump.map(|d| d.join(path.file_name().unwrap_or_default()));
+        match folder(path, device, bases, out.as_deref()) {
+            Ok(one) => {
+                all.passed += one.passed;
+                all.failed += one.failed;
+            }
+            // an absent base is told at the end, after what can be judged
+            Err(e) if e.code == Code::NoModel => {
+                eprintln!("{}: {e}", path.display());
+                without = Some(e);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if grammar.is_file() {
+        let one = verify_grammar(&grammar)?;
+        all.passed += one.passed;
+        all.failed += one.failed;
+    }
+    println!("all folders: {} passed, {} failed", all.passed, all.failed);
+    without.map_or(Ok(all), Err)
+}
+
+fn folder(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>) -> Result<Summary> {
+    let golden = Golden::open(dir).at("verify")?;
+    let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut report = Report::new(&golden, name, matches!(device, Device::Gpu(_)));
+    let is_ops = golden.cases["cases"].as_array().is_some_and(|c| c.iter().any(|c| c.get("op").is_some()));
+    if is_ops {
+        ops::run(&mut report, device)?
+    } else {
+        model::run(&mut report, device, bases)?
+    }
+    report.missing();
+    if let Some(out) = dump {
+        report.dump(out)?;
+    }
+    println!("{}: {} passed, {} failed", report.name, report.summary.passed, report.summary.failed);
+    Ok(report.summary)
+}
+
+/// Collects and prints comparisons.
+struct Report<'a> {
+    golden: &'a Golden,
+    name: String,
+    gpu: bool,
+    summary: Summary,
+    given: BTreeMap<String, Numbers>,
+    results: BTreeMap<String, Map<String, Value>>,
+}
+
+impl<'a> Report<'a> {
+    fn new(golden: &'a Golden, name: String, gpu: bool) -> Self {
+        Self { golden, name, gpu, summary: Summary::default(), given: BTreeMap::new(), results: BTreeMap::new() }
+    }
+
+    fn line(&mut self, pass: bool, name: &str, text: &str) {
+        println!("{} {}/{name}: {text}", if pass { "ok  " } else { "FAIL" }, self.name);
+        if pass { self.summary.passed += 1 } else { self.summary.failed += 1 }
+    }
+
+    /// A stage tensor. What the goldens do not hold is passed over. `host` marks operations that no device runs.
+    fn tensor(&mut self, name: &str, got: &Numbers, host: bool) -> Result<()> {
+        if self.golden.manifest["tensors"].get(name).is_none() {
+            return Ok(());
+        }
+        let verdict = self.golden.judge(name, got, self.gpu && !host)?;
+        let text = if host { format!("{} (host)", verdict.text) } else { verdict.text };
+        self.line(verdict.pass, name, &text);
+        self.given.insert(name.to_owned(), got.clone());
+        Ok(())
+    }
+
+    /// A discrete result of a case.
+    fn result(&mut self, case: &Value, key: &str, got: Value) {
+        let id = case["id"].as_str().unwrap_or_default().to_owned();
+        if let Some(want) = case["expect"].get(key) {
+            let pass = *want == got;
+            let text = if pass { "equal".to_owned() } else { format!("{got}, expected {want}") };
+            self.line(pass, &format!("{id}.{key}"), &text);
+        }
+        self.results.entry(id).or_default().insert(key.to_owned(), got);
+    }
+
+    /// Every golden tensor and result that nothing was compared with.
+    fn missing(&mut self) {
+        for name in self.golden.names() {
+            if !self.given.contains_key(&name) {
+                self.line(false, &name, "missing");
+            }
+        }
+        let cases = self.golden.cases["cases"].as_array().cloned().unwrap_or_default();
+        for case in cases {
+            let id = case["id"].as_str().unwrap_or_default().to_owned();
+            for key in case["expect"].as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default() {
+                if !self.results.get(&id).is_some_and(|r| r.contains_key(&key)) {
+                    self.line(false, &format!("{id}.{key}"), "missing");
+                }
+            }
+        }
+    }
+
+    /// Section 12's candidate form: `dump.safetensors` and `results.json`.
+    fn dump(&self, out: &Path) -> Result<()> {
+        let io = |e: &dyn std::fmt::Display| Error::new(Code::Io, format!("can't be written: {e}")).at(out.display());
+        std::fs::create_dir_all(out).map_err(|e| io(&e))?;
+        let mut parts = Vec::new();
+        for (name, numbers) in &self.given {
+            let shape: Vec<usize> =
+                serde_json::from_value(self.golden.manifest["tensors"][name]["shape"].clone()).unwrap_or_default();
+            let whole = Numbers { shape, ..numbers.clone() };
+            let cut = self.golden.cut(name, &whole).unwrap_or(whole);
+            let (dtype, bytes): (_, Vec<u8>) = if cut.integers {
+                (safetensors::Dtype::I64, cut.values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect())
+            } else {
+                (safetensors::Dtype::F32, cut.values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect())
+            };
+            parts.push((name.clone(), dtype, cut.shape, bytes));
+        }
+        let views = parts
+            .iter()
+            .map(|(name, dtype, shape, bytes)| {
+                let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes);
+                view.map(|v| (name.clone(), v)).map_err(|e| Error::internal(format!("{name}: {e}")))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        safetensors::serialize_to_file(views, None, &out.join("dump.safetensors")).map_err(|e| io(&e))?;
+        let keys = ["region_index", "match", "expanded_ids", "tokens", "ids"];
+        let kept: BTreeMap<_, Map<String, Value>> = self
+            .results
+            .iter()
+            .map(|(id, r)| {
+                (
+                    id,
+                    r.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+                )
+            })
+            .collect();
+        let text = serde_json::to_vec(&kept).map_err(|e| io(&e))?;
+        std::fs::write(out.join("results.json"), text).map_err(|e| io(&e))
+    }
+}
+
+/// Section 8.6: tokens of answers and the segments they mean.
+fn verify_grammar(path: &Path) -> Result<Summary> {
+    let book = golden::json(path)?;
+    let mut summary = Summary::default();
+    for (i, case) in book["cases"].as_array().cloned().unwrap_or_default().iter().enumerate() {
+        let regions = usize::try_from(case["num_regions"].as_u64().unwrap_or(0)).unwrap_or(0);
+        let mut parser = Parser::new(regions);
+        for piece in case["pieces"].as_array().cloned().unwrap_or_default() {
+            let text = piece.as_str().unwrap_or_default();
+            parser.push(Piece::mark(text).unwrap_or_else(|| Piece::Text(text.to_owned())));
+        }
+        parser.finish();
+        let got: Vec<Value> = parser.segments().iter().map(shown).collect();
+        let pass = Value::Array(got.clone()) == case["segments"];
+        println!(
+            "{} grammar/{i}: {}",
+            if pass { "ok  " } else { "FAIL" },
+            if pass { "equal".to_owned() } else { format!("{got:?}") }
+        );
+        if pass { summary.passed += 1 } else { summary.failed += 1 }
+    }
+    println!("grammar: {} passed, {} failed", summary.passed, summary.failed);
+    Ok(summary)
+}
+
+fn shown(s: &grounding::Segment) -> Value {
+    match s.kind {
+        Kind::Text => serde_json::json!({ "text": s.text }),
+        Kind::Phrase => serde_json::json!({ "phrase": s.text, "regions": s.regions }),
+    }
+}

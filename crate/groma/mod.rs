@@ -1,0 +1,20 @@
+//! The model, one file a stage, named as the paper names it.
+//!
+//! Nothing flows backwards: a stage takes tensors and gives tensors; it knows neither the browser, nor files, nor the
+//! stage after it.
+
+pub mod bridge;
+pub mod config;
+pub mod decoder;
+pub mod encoder;
+#[cfg(test)]
+mod golden;
+pub mod grounding;
+pub mod preprocess;
+pub mod prompt;
+pub mod proposer;
+pub mod region_encoder;
+pub mod sample;
+pub mod select;
+pub mod tokens;
+pub mod weights;

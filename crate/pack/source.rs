@@ -1,0 +1,45 @@
+//! What every kind of model file looks like to the engine: official tensor names, shapes and bytes.
+
+use crate::error::Result;
+use crate::tensor::DType;
+
+/// A tensor as its file declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Row-major shape as upstream has it.
+    pub shape: Vec<usize>,
+    /// How its numbers are stored.
+    pub dtype: DType,
+}
+
+/// Somewhere that weights come from. Names are upstream's (golden/README.md 2.1); aliases are resolved and LoRA pairs
+/// merged behind this trait. The rows of `llm.….{q,k}_proj.weight` come in llama.cpp's order (per head, stored row
+/// `2j + s` is official row `s * head_dim / 2 + j`), so that rotation pairs are neighbours.
+pub trait Source {
+    /// Upstream's `config.json` with our extensions.
+    fn config(&self) -> &serde_json::Value;
+
+    /// The bytes of `tokenizer.json`; `None` where the model has no text.
+    fn tokenizer(&self) -> Result<Option<Vec<u8>>>;
+
+    /// What is known of a tensor, or `None` where there is no such tensor.
+    fn info(&self, name: &str) -> Option<TensorInfo>;
+
+    /// The bytes of a tensor: little endian, in the type that [`Source::info`] names, rows one after the other.
+    fn read(&self, name: &str) -> Result<Vec<u8>>;
+}
+
+/// Rows and columns as they are stored and quantised: the first axis, and all others together. What has fewer than two
+/// axes is one row.
+pub(crate) fn matrix(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [] => (1, 1),
+        [n] => (1, *n),
+        [rows, rest @ ..] => (*rows, rest.iter().product()),
+    }
+}
+
+/// Number of elements, or `None` where it overflows.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+}

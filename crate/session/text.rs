@@ -1,0 +1,285 @@
+//! The decoder at work: a prompt is read after what the cache already holds, then tokens come one by one.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::model::Model;
+use crate::error::{Code, Error, Result};
+use crate::groma::decoder::{self, Ending, HISTORY, Memory};
+use crate::groma::prompt::Row;
+use crate::groma::sample::Sampler;
+use crate::tensor::ops::argmax::state;
+use crate::tensor::ops::embed::{KIND_IMAGE, KIND_REGION, KIND_SHIFT, KIND_TOKEN};
+use crate::tensor::plan::{Compiled, Run, Tap};
+use crate::tensor::{Device, Plan, Tensor};
+
+/// Rows of a prompt that are read at once: few enough that a submit stays short, many enough for a matrix product.
+const CHUNK: usize = 128;
+/// Rows that a GPU's chunk is padded to, so that few plans serve all lengths.
+const PADDED: [usize; 4] = [1, 16, 64, CHUNK];
+/// The smallest cache.
+const MIN_CAPACITY: usize = 512;
+/// Tokens that a GPU chooses before the host looks, once the first ones are out.
+const AHEAD: usize = 16;
+
+/// A conversation's cache and the plans that read and extend it.
+#[derive(Debug)]
+pub struct Text {
+    model: Rc<Model>,
+    memory: Memory,
+    kept: Vec<Row>,
+    steps: HashMap<Ending, Compiled>,
+    chunks: HashMap<(usize, Ending), Compiled>,
+    tapped: bool,
+}
+
+/// The rows that a prompt's codes may name besides tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources<'a> {
+    /// Image tokens.
+    pub image: Option<&'a Tensor>,
+    /// Region tokens.
+    pub regions: Option<&'a Tensor>,
+}
+
+fn code(row: Row) -> u32 {
+    match row {
+        Row::Token(id) => KIND_TOKEN << KIND_SHIFT | id,
+        Row::Image(i) => KIND_IMAGE << KIND_SHIFT | i,
+        Row::Region(i) => KIND_REGION << KIND_SHIFT | i,
+    }
+}
+
+impl Text {
+    /// An empty conversation.
+    pub fn new(model: &Rc<Model>) -> Result<Self> {
+        model.rope()?;
+        let memory = Memory::new(&model.device, &model.config, MIN_CAPACITY.min(model.context_length()))?;
+        Ok(Self {
+            model: model.clone(),
+            memory,
+            kept: Vec::new(),
+            steps: HashMap::new(),
+            chunks: HashMap::new(),
+            tapped: false,
+        })
+    }
+
+    /// Whole prompts in one tapped chunk, for whoever compares stages.
+    #[must_use]
+    pub fn tapped(mut self) -> Self {
+        self.tapped = true;
+        self
+    }
+
+    /// Positions in the cache.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The plan of a decode step, for whoever counts.
+    pub fn step(&mut self, ending: Ending) -> Result<&Compiled> {
+        if !self.steps.contains_key(&ending) {
+            let mut p = Plan::new(&self.model.device, false);
+            decoder::record_step(
+                &mut p,
+                &self.model.config,
+                &self.model.weights,
+                self.model.rope()?,
+                &self.memory,
+                ending,
+            )?;
+            self.steps.insert(ending, p.compile()?);
+        }
+        Ok(&self.steps[&ending])
+    }
+
+    /// Forgets the cache from the first region row on: the regions changed.
+    pub fn forget_regions(&mut self) {
+        if let Some(at) = self.kept.iter().position(|r| matches!(r, Row::Region(_))) {
+            self.kept.truncate(at);
+        }
+        // the plans hold the old region tokens
+        self.chunks.clear();
+    }
+
+    /// Forgets everything.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Makes room for `rows` positions; what was kept is computed again where the cache has to grow.
+    fn reserve(&mut self, rows: usize) -> Result<()> {
+        let rows = rows + CHUNK;
+        if rows > self.memory.capacity {
+            self.kept.clear();
+            self.steps.clear();
+            self.chunks.clear();
+            self.memory = Memory::new(&self.model.device, &self.model.config, rows.next_multiple_of(MIN_CAPACITY))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a prompt; what the cache holds of it is not read again. Returns how many rows were.
+    ///
+    /// # Errors
+    /// `prompt-too-long`; `aborted` (the rows read so far are kept).
+    pub async fn read(
+        &mut self,
+        rows: &[Row],
+        room: usize,
+        sources: Sources<'_>,
+        ending: Ending,
+        run: &Run<'_>,
+    ) -> Result<usize> {
+        let context = self.model.context_length();
+        if rows.len() >= context {
+            return Err(Error::new(Code::PromptTooLong, "the prompt does not fit the model's context")
+                .expected(format!("fewer than {context} positions"), rows.len()));
+        }
+        self.reserve((rows.len() + room).min(context))?;
+        let common = self.kept.iter().zip(rows).take_while(|(a, b)| a == b).count().min(rows.len() - 1);
+        self.kept.truncate(common);
+        let mut at = common;
+        while at < rows.len() {
+            run.breathe().await?;
+            let count = if self.tapped { rows.len() - at } else { CHUNK.min(rows.len() - at) };
+            let last = at + count == rows.len();
+            let part = &rows[at..at + count];
+            self.chunk(part, at, sources, if last { ending } else { Ending::None }, run).await?;
+            self.kept.extend_from_slice(part);
+            at += count;
+            run.progress(at - common, rows.len() - common);
+        }
+        Ok(rows.len() - common)
+    }
+
+    async fn chunk(
+        &mut self,
+        rows: &[Row],
+        at: usize,
+        sources: Sources<'_>,
+        ending: Ending,
+        run: &Run<'_>,
+    ) -> Result<()> {
+        let device = self.model.device.clone();
+        let padded = match device {
+            Device::Gpu(_) if !self.tapped => *PADDED.iter().find(|n| **n >= rows.len()).unwrap_or(&CHUNK),
+            _ => rows.len(),
+        };
+        let mut codes: Vec<u32> = rows.iter().map(|r| code(*r)).collect();
+        codes.resize(padded, code(Row::Token(0)));
+        device.write_u32(&self.memory.codes, 0, &codes)?;
+        self.set_state(at, rows.len(), 0, 0)?;
+        let key = (padded, ending);
+        if !self.chunks.contains_key(&key) {
+            let m = &self.model;
+            let mut p = Plan::new(&device, self.tapped);
+            decoder::record_chunk(
+                &mut p,
+                &m.config,
+                &m.weights,
+                m.rope()?,
+                &self.memory,
+                sources.image,
+                sources.regions,
+                padded,
+                ending,
+            )?;
+            self.chunks.insert(key, p.compile()?);
+        }
+        self.chunks[&key].run(run).await
+    }
+
+    /// The taps of the chunk that a tapped conversation read.
+    pub fn taps(&self) -> impl Iterator<Item = &Tap> {
+        self.chunks.values().flat_map(|c| c.plan().taps())
+    }
+
+    fn set_state(&self, position: usize, rows: usize, token: u32, chosen: u32) -> Result<()> {
+        let mut s = [0; state::LEN];
+        let small = |n: usize| u32::try_from(n).map_err(|_| Error::internal("a position beyond u32"));
+        s[state::POSITION] = small(position)?;
+        s[state::ROWS] = small(rows)?;
+        s[state::TOKEN] = token;
+        s[state::CHOSEN] = chosen;
+        self.model.device.write_u32(&self.memory.state, 0, &s)
+    }
+
+    /// The logits of the last step, the added tokens' behind the vocabulary's.
+    pub async fn logits(&self) -> Result<Vec<f32>> {
+        let mut tensors = vec![&self.memory.logits];
+        tensors.extend(&self.memory.extra);
+        Ok(self.model.device.read_f32(&tensors).await?.concat())
+    }
+
+    /// Tokens after a prompt that was read with `ending`, until `on` says stop or `max` are out. `on` is told every token.
+    ///
+    /// # Errors
+    /// Whatever `on` or the device says; `aborted`.
+    pub async fn generate(
+        &mut self,
+        sampler: &mut Sampler,
+        max: usize,
+        run: &Run<'_>,
+        on: &mut dyn FnMut(u32) -> Result<bool>,
+    ) -> Result<()> {
+        let max = max.min(self.model.context_length().saturating_sub(self.kept.len()));
+        if sampler.is_greedy() {
+            self.generate_greedy(max, run, on).await
+        } else {
+            self.generate_sampled(sampler, max, run, on).await
+        }
+    }
+
+    /// The device chooses; the host looks at the choices a few at a time.
+    async fn generate_greedy(
+        &mut self,
+        max: usize,
+        run: &Run<'_>,
+        on: &mut dyn FnMut(u32) -> Result<bool>,
+    ) -> Result<()> {
+        let device = self.model.device.clone();
+        let ahead = if matches!(device, Device::Gpu(_)) { AHEAD } else { 1 };
+        // the prompt's run has chosen the first one
+        let (mut chosen, mut seen) = (1, 0);
+        while seen < max {
+            run.breathe().await?;
+            let history = device.read_u32(&[&self.memory.history]).await?.remove(0);
+            while seen < chosen {
+                let token = history[seen % HISTORY];
+                seen += 1;
+                if !on(token)? || seen == max {
+                    return Ok(());
+                }
+                self.kept.push(Row::Token(token));
+            }
+            // one at first, so that the answer begins at once; then more a look
+            let more = ahead.min(chosen).min(max - chosen);
+            self.step(Ending::Greedy)?.run_times(more, run).await?;
+            chosen += more;
+        }
+        Ok(())
+    }
+
+    async fn generate_sampled(
+        &mut self,
+        sampler: &mut Sampler,
+        max: usize,
+        run: &Run<'_>,
+        on: &mut dyn FnMut(u32) -> Result<bool>,
+    ) -> Result<()> {
+        for i in 0..max {
+            run.breathe().await?;
+            let token = sampler.next(&self.logits().await?)?;
+            if !on(token)? || i + 1 == max {
+                return Ok(());
+            }
+            self.set_state(self.kept.len(), 1, token, 0)?;
+            self.kept.push(Row::Token(token));
+            self.step(Ending::Logits)?.run(run).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Where numbers live: element types, tensors on a device, plans of operations and their two ways to run.
+//!
+//! Only this room knows wgpu and candle's types. It must never know a stage of the model, a file format or a front.
+
+pub mod blocks;
+pub mod cpu;
+pub mod device;
+pub mod gpu;
+pub mod ops;
+pub mod plan;
+
+pub use blocks::DType;
+pub use device::{Device, Numerics, Tensor};
+pub use plan::{Plan, Value};

@@ -1,0 +1,199 @@
+//! Softmax attention, whole (encoder, proposer) and over a cache (decoder); no `[T, T]` matrix outlives a head.
+
+use super::want_size;
+use crate::error::{Error, Result};
+use crate::tensor::cpu::{self, CpuIo};
+use crate::tensor::device::Tensor;
+use crate::tensor::gpu::Lower;
+use crate::tensor::plan::{Op, Plan, Value};
+
+/// `heads · width` neighbouring columns of a value: one of q, k, v inside a stacked projection.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// The value, `[rows, ·]`.
+    pub value: Value,
+    /// The first column.
+    pub first: usize,
+}
+
+impl Columns {
+    /// All columns of a value.
+    #[must_use]
+    pub fn all(value: Value) -> Self {
+        Self { value, first: 0 }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub(crate) q: Columns,
+    pub(crate) k: Columns,
+    pub(crate) v: Columns,
+    pub(crate) y: Value,
+    pub(crate) heads: usize,
+    pub(crate) width: usize,
+    pub(crate) q_rows: usize,
+    pub(crate) k_rows: usize,
+    /// Columns of the values that q, k and v lie in.
+    pub(crate) strides: [usize; 3],
+}
+
+/// `softmax(q·kᵀ / √width) · v` for every head, no mask → `[q rows, heads · width]`.
+pub fn attention(p: &mut Plan, q: Columns, k: Columns, v: Columns, heads: usize, width: usize) -> Result<Value> {
+    for c in [q, k, v] {
+        if c.first + heads * width > p.cols(c.value) {
+            return Err(Error::internal("attention reads beyond its columns"));
+        }
+    }
+    want_size(p.rows(v.value), p.rows(k.value), "attention's values")?;
+    let (q_rows, k_rows) = (p.rows(q.value), p.rows(k.value));
+    let strides = [q, k, v].map(|c| p.cols(c.value));
+    let y = p.temp(&[q_rows, heads * width]);
+    p.push(Attention { q, k, v, y, heads, width, q_rows, k_rows, strides }, &[q.value, k.value, v.value], &[y]);
+    Ok(y)
+}
+
+/// Rows of `width` columns from `first` on, packed.
+fn pack(x: &[f32], rows: usize, stride: usize, first: usize, width: usize) -> Vec<f32> {
+    (0..rows).flat_map(|r| &x[r * stride + first..r * stride + first + width]).copied().collect()
+}
+
+/// Softmax in place over the first `n` numbers of a row; the rest becomes 0.
+pub(crate) fn softmax(row: &mut [f32], n: usize) {
+    let max = row[..n].iter().copied().fold(f32::MIN, f32::max);
+    let mut sum = 0f64;
+    for v in &mut row[..n] {
+        *v = (*v - max).exp();
+        sum += f64::from(*v);
+    }
+    let inv = (1.0 / sum) as f32;
+    row[..n].iter_mut().for_each(|v| *v *= inv);
+    row[n..].fill(0.0);
+}
+
+/// One head: `q [a, width]`, `k` and `v` `[b, width]`, row i of q sees the first `see(i)` rows of k.
+fn head(mut q: Vec<f32>, k: &[f32], v: &[f32], width: usize, see: impl Fn(usize) -> usize) -> Result<Vec<f32>> {
+    let scale = 1.0 / (width as f32).sqrt();
+    q.iter_mut().for_each(|v| *v *= scale);
+    let (a, b) = (q.len() / width, k.len() / width);
+    let mut s = cpu::matmul_t(&q, k, a, width, b)?;
+    for (i, row) in s.chunks_exact_mut(b).enumerate() {
+        softmax(row, see(i));
+    }
+    cpu::matmul(&s, v, a, b, width)
+}
+
+/// Query rows of one unit of the twin.
+const UNIT_ROWS: usize = 256;
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn units(&self, _plan: &Plan) -> usize {
+        self.heads * self.q_rows.div_ceil(UNIT_ROWS)
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
+        let blocks = self.q_rows.div_ceil(UNIT_ROWS);
+        let (h, first) = (unit / blocks, unit % blocks * UNIT_ROWS);
+        let rows = UNIT_ROWS.min(self.q_rows - first);
+        let (w, [qs, ks, vs]) = (self.width, self.strides);
+        let q = pack(&io.f32(self.q.value)?[first * qs..], rows, qs, self.q.first + h * w, w);
+        let k = pack(&io.f32(self.k.value)?, self.k_rows, ks, self.k.first + h * w, w);
+        let v = pack(&io.f32(self.v.value)?, self.k_rows, vs, self.v.first + h * w, w);
+        let out = head(q, &k, &v, w, |_| self.k_rows)?;
+        let mut y = io.f32_mut(self.y)?;
+        for (r, row) in out.chunks_exact(w).enumerate() {
+            let at = (first + r) * self.heads * w + h * w;
+            y[at..at + w].copy_from_slice(row);
+        }
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.attention(self)
+    }
+
+    fn flops(&self, _plan: &Plan) -> u64 {
+        4 * (self.heads * self.width * self.q_rows * self.k_rows) as u64
+    }
+}
+
+/// Keys and values of one decoder layer, `[capacity, kv_heads · width]` each, and where the next row goes.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Keys, rotated.
+    pub k: Tensor,
+    /// Values.
+    pub v: Tensor,
+    /// u32 state of the decoder; number 0 is the position of the first row of this run.
+    pub state: Tensor,
+}
+
+#[derive(Debug)]
+pub(crate) struct CachedAttention {
+    pub(crate) q: Value,
+    pub(crate) y: Value,
+    pub(crate) cache: [Value; 3],
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) width: usize,
+    pub(crate) rows: usize,
+    pub(crate) capacity: usize,
+}
+
+/// Causal attention of `q [rows, heads · width]` over the cache: row i stands at position `state[0] + i` and sees all up
+/// to itself. Query head i reads key head `i / (heads / kv_heads)`.
+pub fn cached_attention(
+    p: &mut Plan,
+    q: Value,
+    cache: &Cache,
+    heads: usize,
+    kv_heads: usize,
+    width: usize,
+) -> Result<Value> {
+    want_size(p.cols(q), heads * width, "queries")?;
+    want_size(cache.k.cols(), kv_heads * width, "the key cache")?;
+    let rows = p.rows(q);
+    let c = [&cache.k, &cache.v, &cache.state].map(|t| p.resident(t));
+    let y = p.temp(&[rows, heads * width]);
+    let op = CachedAttention { q, y, cache: c, heads, kv_heads, width, rows, capacity: cache.k.rows() };
+    p.push(op, &[q, c[0], c[1], c[2]], &[y]);
+    Ok(y)
+}
+
+impl Op for CachedAttention {
+    fn name(&self) -> &'static str {
+        "cached_attention"
+    }
+
+    fn units(&self, _plan: &Plan) -> usize {
+        if self.rows == 1 { 1 } else { self.heads }
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
+        let past = io.ids(self.cache[2])?[0] as usize;
+        let (w, group) = (self.width, self.heads / self.kv_heads);
+        let stride = self.kv_heads * w;
+        let q = io.f32(self.q)?;
+        let (keys, values) = (io.f32(self.cache[0])?, io.f32(self.cache[1])?);
+        let mut y = io.f32_mut(self.y)?;
+        let units = if self.rows == 1 { 0..self.heads } else { unit..unit + 1 };
+        for h in units {
+            let total = (past + self.rows).min(self.capacity);
+            let k = pack(&keys, total, stride, h / group * w, w);
+            let v = pack(&values, total, stride, h / group * w, w);
+            let out = head(pack(&q, self.rows, self.heads * w, h * w, w), &k, &v, w, |i| (past + i + 1).min(total))?;
+            for (r, row) in out.chunks_exact(w).enumerate() {
+                y[r * self.heads * w + h * w..][..w].copy_from_slice(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.cached_attention(self)
+    }
+}

@@ -1,0 +1,257 @@
+//! Convolutions on maps `[pixels, channels]`: direct (any kernel, stride, padding) and transposed 2x2 stride 2.
+
+use super::{Act, want_size};
+use crate::error::Result;
+use crate::tensor::cpu::{self, CpuIo};
+use crate::tensor::device::Tensor;
+use crate::tensor::gpu::Lower;
+use crate::tensor::plan::{Op, Plan, Value};
+
+/// The geometry of a convolution over `batch` maps of `height · width` pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Maps, one after the other.
+    pub batch: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Pixels a row.
+    pub width: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step.
+    pub stride: usize,
+    /// Zeros around the map.
+    pub padding: usize,
+}
+
+impl Geometry {
+    /// Height and width of the result.
+    #[must_use]
+    pub fn out(&self) -> (usize, usize) {
+        let side = |n: usize| (n + 2 * self.padding - self.kernel) / self.stride + 1;
+        (side(self.height), side(self.width))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Conv2d {
+    pub(crate) x: Vec<Value>,
+    pub(crate) y: Value,
+    /// `[out, in · k · k]`, one for each input: the results are summed.
+    pub(crate) weight: Vec<Tensor>,
+    pub(crate) bias: Vec<Tensor>,
+    pub(crate) geometry: Geometry,
+    pub(crate) channels: usize,
+    pub(crate) act: Act,
+    /// `x` is one map `[channels, height · width]` (pixels of a photo).
+    pub(crate) channels_first: bool,
+}
+
+/// `x [batch · pixels, in]` → `[batch · pixels', out]`; `weight [out, in · k · k]` with channels outermost in a row.
+pub fn conv2d(p: &mut Plan, x: Value, weight: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Value> {
+    let bias: Vec<&Tensor> = bias.into_iter().collect();
+    conv2d_sum(p, &[x], &[weight], &bias, geometry, Act::None)
+}
+
+/// The same for `x [channels, height, width]` as a photo's pixels are kept.
+pub fn conv2d_pixels(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, geometry: Geometry) -> Result<Value> {
+    let channels = p.shape(x)[0];
+    want_size(weight.cols(), channels * geometry.kernel * geometry.kernel, weight.label())?;
+    let (h, w) = geometry.out();
+    let y = p.temp(&[h * w, weight.rows()]);
+    let op = Conv2d {
+        x: vec![x],
+        y,
+        weight: vec![weight.clone()],
+        bias: vec![bias.clone()],
+        geometry,
+        channels,
+        act: Act::None,
+        channels_first: true,
+    };
+    p.push(op, &[x], &[y]);
+    Ok(y)
+}
+
+/// `act(Σ conv(x_i, weight_i) + Σ bias_i)`: maps of one shape, each with its own weights.
+pub fn conv2d_sum(
+    p: &mut Plan,
+    x: &[Value],
+    weight: &[&Tensor],
+    bias: &[&Tensor],
+    geometry: Geometry,
+    act: Act,
+) -> Result<Value> {
+    let channels = p.cols(x[0]);
+    let out = weight[0].rows();
+    for (x, w) in x.iter().zip(weight) {
+        want_size(p.rows(*x), geometry.batch * geometry.height * geometry.width, "pixels of a map")?;
+        want_size(w.cols(), p.cols(*x) * geometry.kernel * geometry.kernel, w.label())?;
+        want_size(w.rows(), out, w.label())?;
+    }
+    for b in bias {
+        want_size(b.len(), out, b.label())?;
+    }
+    let (h, w) = geometry.out();
+    let y = p.temp(&[geometry.batch * h * w, out]);
+    let op = Conv2d {
+        x: x.to_vec(),
+        y,
+        geometry,
+        channels,
+        act,
+        channels_first: false,
+        weight: weight.iter().map(|t| (*t).clone()).collect(),
+        bias: bias.iter().map(|t| (*t).clone()).collect(),
+    };
+    p.push(op, x, &[y]);
+    Ok(y)
+}
+
+/// Pixels of the result that one unit of the twin makes.
+const UNIT_PIXELS: usize = 512;
+
+impl Conv2d {
+    fn pixels(&self) -> usize {
+        let (h, w) = self.geometry.out();
+        self.geometry.batch * h * w
+    }
+
+    /// The input windows of result pixels `first..first + count`, `[count, in · k · k]`.
+    fn windows(&self, x: &[f32], first: usize, count: usize) -> Vec<f32> {
+        let g = &self.geometry;
+        let (oh, ow) = g.out();
+        let (k, c, plane) = (g.kernel, self.channels, g.height * g.width);
+        let mut out = vec![0.0; count * c * k * k];
+        for (i, window) in out.chunks_exact_mut(c * k * k).enumerate() {
+            let pixel = first + i;
+            let (b, oy, ox) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            for ky in 0..k {
+                for kx in 0..k {
+                    let (y, x0) =
+                        ((oy * g.stride + ky).wrapping_sub(g.padding), (ox * g.stride + kx).wrapping_sub(g.padding));
+                    if y >= g.height || x0 >= g.width {
+                        continue;
+                    }
+                    let at = b * plane + y * g.width + x0;
+                    for ch in 0..c {
+                        let from = if self.channels_first { ch * plane + at } else { at * c + ch };
+                        window[(ch * k + ky) * k + kx] = x[from];
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn units(&self, _plan: &Plan) -> usize {
+        self.pixels().div_ceil(UNIT_PIXELS)
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
+        let first = unit * UNIT_PIXELS;
+        let count = UNIT_PIXELS.min(self.pixels() - first);
+        let out = self.weight[0].rows();
+        let mut y = io.f32_mut(self.y)?;
+        let part = &mut y[first * out..(first + count) * out];
+        part.fill(0.0);
+        for (x, w) in self.x.iter().zip(&self.weight) {
+            let windows = self.windows(&io.f32(*x)?, first, count);
+            let product = cpu::product(&windows, count, w, 0, out, io.numerics)?;
+            part.iter_mut().zip(product).for_each(|(y, v)| *y += v);
+        }
+        for b in &self.bias {
+            let b = b.numbers()?;
+            part.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(b.iter()).for_each(|(y, b)| *y += b));
+        }
+        part.iter_mut().for_each(|v| *v = self.act.apply(*v));
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.conv2d(self)
+    }
+
+    fn flops(&self, _plan: &Plan) -> u64 {
+        self.weight.iter().map(|w| 2 * (self.pixels() * w.len()) as u64).sum()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight.iter().map(|w| w.bytes() as u64).sum()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ConvTranspose {
+    pub(crate) x: Value,
+    pub(crate) y: Value,
+    /// `[in, out · 2 · 2]`.
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) act: Act,
+}
+
+/// Transposed convolution 2x2, stride 2: `x [h · w, in]`, `weight [in, out · 2 · 2]` → `[2h · 2w, out]`.
+pub fn conv_transpose2x2(
+    p: &mut Plan,
+    x: Value,
+    weight: &Tensor,
+    bias: &Tensor,
+    height: usize,
+    width: usize,
+    act: Act,
+) -> Result<Value> {
+    want_size(p.rows(x), height * width, "pixels of a map")?;
+    want_size(weight.rows(), p.cols(x), weight.label())?;
+    want_size(weight.cols(), 4 * bias.len(), weight.label())?;
+    let y = p.temp(&[4 * height * width, bias.len()]);
+    p.push(ConvTranspose { x, y, weight: weight.clone(), bias: bias.clone(), height, width, act }, &[x], &[y]);
+    Ok(y)
+}
+
+impl Op for ConvTranspose {
+    fn name(&self) -> &'static str {
+        "conv_transpose"
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+        let (inner, outer) = (self.weight.rows(), self.weight.cols());
+        let pixels = self.height * self.width;
+        let all = cpu::matmul(&io.f32(self.x)?, &self.weight.decode_all()?, pixels, inner, outer)?;
+        let bias = self.bias.numbers()?;
+        let out = bias.len();
+        let mut y = io.f32_mut(self.y)?;
+        for pixel in 0..pixels {
+            let (py, px) = (pixel / self.width, pixel % self.width);
+            for o in 0..out {
+                for dy in 0..2 {
+                    for dx in 0..2 {
+                        let at = (2 * py + dy) * 2 * self.width + 2 * px + dx;
+                        y[at * out + o] = self.act.apply(all[pixel * outer + o * 4 + dy * 2 + dx] + bias[o]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gpu(&self, lower: &mut Lower<'_>) -> Result<()> {
+        lower.conv_transpose(self)
+    }
+
+    fn flops(&self, _plan: &Plan) -> u64 {
+        2 * (self.height * self.width * self.weight.len()) as u64
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight.bytes() as u64
+    }
+}

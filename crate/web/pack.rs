@@ -1,0 +1,76 @@
+//! A pack whose files JavaScript reads: its bytes rest outside the wasm heap, and come in a tensor at a time.
+
+use std::ops::Range;
+
+use js_sys::Uint8Array;
+use serde_json::Value;
+use wasm_bindgen::prelude::*;
+
+use super::error::caught;
+use crate::error::{At, Code, Error, Result};
+use crate::pack::{Index, Manifest, Source, TensorInfo};
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+/** Reads ranges of a pack's files, at once. */
+export interface PackReader {
+  read(file: string, offset: number, length: number): Uint8Array;
+}
+"#;
+
+#[wasm_bindgen]
+extern "C" {
+    /// JavaScript's side of the pack.
+    #[wasm_bindgen(typescript_type = "PackReader")]
+    #[derive(Debug)]
+    pub type PackReader;
+
+    #[wasm_bindgen(method, catch)]
+    fn read(this: &PackReader, file: &str, offset: f64, length: f64) -> Result<Uint8Array, JsValue>;
+}
+
+/// A pack in the browser.
+#[derive(Debug)]
+pub(super) struct JsPack {
+    index: Index,
+    reader: PackReader,
+}
+
+impl JsPack {
+    /// Reads the description and the heads of the files.
+    pub(super) fn open(description: &[u8], reader: PackReader) -> Result<Self> {
+        let manifest = Manifest::parse(description)?;
+        let index = Index::new(manifest, |file, len| read_range(&reader, &file.name, 0..len))?;
+        Ok(Self { index, reader })
+    }
+}
+
+impl Source for JsPack {
+    fn config(&self) -> &Value {
+        &self.index.manifest().config
+    }
+
+    fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
+        self.index.manifest().file("tokenizer.json").map(|f| read_range(&self.reader, &f.name, 0..f.size)).transpose()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.index.get(name).map(|t| t.info.clone())
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let t = self.index.get(name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(name))?;
+        read_range(&self.reader, &self.index.manifest().files[t.file].name, t.range.clone()).at(name)
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "the manifest's sizes are far below 2^53")]
+fn read_range(reader: &PackReader, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
+    let want = range.end - range.start;
+    let bytes = reader.read(file, range.start as f64, want as f64).map_err(caught).at(file)?;
+    if u64::from(bytes.length()) == want {
+        Ok(bytes.to_vec())
+    } else {
+        Err(Error::new(Code::PartCorrupt, "the file is cut short").expected(want, bytes.length()).at(file))
+    }
+}

@@ -1,0 +1,42 @@
+import { existsSync } from "node:fs";
+import { defineConfig } from "@playwright/test";
+
+// Debian's chromium brings a software adapter for WebGPU. Elsewhere Playwright's own browser is used.
+const system = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+export default defineConfig({
+  testDir: "tests/web",
+  outputDir: "test-results",
+  // One engine computes at a time: two would only share the cores.
+  workers: 1,
+  timeout: 120_000,
+  expect: { timeout: 20_000 },
+  forbidOnly: !!process.env.CI,
+  reporter: [["list"]],
+
+  use: {
+    browserName: "chromium",
+    viewport: { width: 1280, height: 800 },
+    launchOptions: {
+      ...(existsSync(system) ? { executablePath: system } : {}),
+      args: [
+        "--no-sandbox",
+        "--enable-unsafe-webgpu",
+        "--use-webgpu-adapter=swiftshader",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+      ],
+    },
+  },
+  projects: [
+    { name: "element", testMatch: "element.spec.ts" },
+    { name: "page", testMatch: "page.spec.ts" },
+    { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
+  ],
+  webServer: {
+    command: "node node_modules/vite/bin/vite.js --port 5198 --strictPort --host localhost --logLevel warn",
+    url: "http://localhost:5198/tests/web/fixture/index.html",
+    reuseExistingServer: !process.env.CI,
+  },
+});

@@ -1,0 +1,31 @@
+// `npm test`: everything that must pass. One command proves a change; CI calls exactly this.
+
+import { buildSite } from "./build.mjs";
+import { bringBases } from "./bases.mjs";
+import { answers, installPackages, run, say, tool } from "./lib.mjs";
+
+/** Runs one step and says how long it took. */
+async function step(name, work) {
+  const start = Date.now();
+  say(`── ${name}`);
+  await work();
+  say(`── ${name}: ${Math.round((Date.now() - start) / 1000)} s`);
+}
+
+await step("packages", installPackages);
+await step("bases", bringBases);
+// Rust first: it takes the longest, and what it finds is the most interesting.
+await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
+await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
+await step("rust tests", async () => {
+  const nextest = await answers("cargo-nextest", "nextest");
+  await run("cargo", nextest ? ["nextest", "run"] : ["test"]);
+});
+await step("site", buildSite);
+await step("lint", async () => {
+  await tool("prettier", ["--check", "--log-level", "warn", "."]);
+  await tool("eslint", ["."]);
+  await run("npm", ["run", "--silent", "typecheck"]);
+});
+await step("unit tests", () => tool("vitest", ["run"]));
+await step("browser tests", () => tool("playwright", ["test"]));

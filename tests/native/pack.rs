@@ -1,0 +1,6 @@
+//! Model files from end to end: checkpoints in, packs out, packs read again, and everything that can be wrong.
+
+mod pack_common;
+mod pack_convert;
+mod pack_errors;
+mod pack_real;

@@ -1,0 +1,198 @@
+//! Every input can be wrong: the error names file, tensor, expected and got, and nothing half-written stays.
+
+use std::fs;
+
+use groma::Code;
+use groma::pack::convert::{Options, convert};
+use groma::pack::{Checkpoint, Pack, Source};
+use safetensors::tensor::Dtype;
+use serde_json::json;
+
+use super::pack_common::{Model, failure, failure_of, golden, options, run};
+
+/// Code and all the words that the message must have.
+fn check(error: &groma::Error, code: Code, words: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.code, code, "{text}");
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in {text:?}");
+    }
+}
+
+#[test]
+fn missing_and_misshapen_tensors() {
+    let name = "llm.model.layers.1.mlp.up_proj.weight";
+    let mut model = Model::golden("tiny");
+    model.tensors.remove(name);
+    check(&failure(&model), Code::PackInvalid, &[name, "missing", "[112, 64]"]);
+
+    let mut model = Model::golden("tiny");
+    model.tensors.get_mut(name).unwrap().shape = vec![64, 112];
+    check(&failure(&model), Code::PackInvalid, &[name, "shape", "[112, 64]", "[64, 112]"]);
+
+    let mut model = Model::golden("tiny2");
+    model.tensors.remove("perceiver.ddetr_transformer.bbox_embed.1.layers.0.weight");
+    check(&failure(&model), Code::PackInvalid, &["bbox_embed.1.layers.0.weight", "missing"]);
+
+    let mut model = Model::golden("tiny");
+    model.config["llm_cfg"]["num_attention_heads"] = json!(3);
+    check(&failure(&model), Code::PackInvalid, &["_proj.weight", "heads"]);
+
+    let mut model = Model::golden("tiny");
+    model.config["perceiver_cfg"]["vis_encoder_cfg"]["hidden_size"] = json!("wide");
+    check(&failure(&model), Code::PackInvalid, &["config.json", "hidden_size", "wide"]);
+}
+
+#[test]
+fn lora_pairs_must_fit() {
+    let stem = "llm.model.layers.0.self_attn.q_proj";
+    let mut model = Model::golden("tiny3");
+    model.tensors.remove(&format!("{stem}.lora_B.weight"));
+    check(&failure(&model), Code::PackInvalid, &[stem, "lacks one half"]);
+
+    let mut model = Model::golden("tiny3");
+    let b = model.tensors.get_mut(&format!("{stem}.lora_B.weight")).unwrap();
+    b.shape.reverse();
+    check(&failure(&model), Code::PackInvalid, &[stem, "does not fit"]);
+}
+
+#[test]
+fn unknown_types() {
+    let mut model = Model::golden("tiny");
+    let t = model.tensors.get_mut("img_txt_bridge.0.bias").unwrap();
+    (t.dtype, t.bytes) = (Dtype::F64, vec![0; t.bytes.len() * 4]);
+    check(&failure(&model), Code::PackInvalid, &["model.safetensors", "img_txt_bridge.0.bias", "dtype", "F64"]);
+}
+
+#[test]
+fn truncated_and_foreign_files() {
+    let dir = tempfile::tempdir().unwrap();
+    Model::golden("tiny").write(&dir.path().join("in"));
+    let path = dir.path().join("in/model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for (bytes, words) in [
+        (&whole[..whole.len() - 100], &["cut short"][..]),
+        (&whole[..5000], &["does not fit"]),
+        (&whole[..3], &["not a safetensors file"]),
+        (b"PK\x03\x04 something else entirely", &["not a safetensors file"]),
+        (b"\x04\0\0\0\0\0\0\0oh no", &["not JSON"]),
+        (b"\x02\0\0\0\0\0\0\0\xff\xfe", &["UTF-8"]),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff", &["got 18446744073709551615"]),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        check(&failure_of(dir.path()), Code::PackInvalid, &[words, &["model.safetensors"]].concat());
+    }
+    let header = json!({"x": {"dtype": "F32", "shape": [u64::MAX, 8], "data_offsets": [0, 4]}}).to_string();
+    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()).unwrap();
+    check(&failure_of(dir.path()), Code::PackInvalid, &["overflows"]);
+    fs::remove_file(&path).unwrap();
+    check(&failure_of(dir.path()), Code::NoModel, &["no weights"]);
+    fs::write(dir.path().join("in/pytorch_model.bin"), b"\x80\x02}q\x00.").unwrap();
+    check(&failure_of(dir.path()), Code::PackInvalid, &["pytorch_model.bin", "PyTorch"]);
+    fs::write(dir.path().join("in/config.json"), "[1]").unwrap();
+    check(&failure_of(dir.path()), Code::PackInvalid, &["config.json"]);
+    fs::remove_dir_all(dir.path().join("in")).unwrap();
+    check(&failure_of(dir.path()), Code::NoModel, &["no such folder"]);
+}
+
+#[test]
+fn shards_stay_in_their_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    Model::golden("tiny").write(&dir.path().join("in"));
+    for (shard, code, word) in [("../secret", Code::PackInvalid, "plain file name"), ("absent.safetensors", Code::PartMissing, "absent")] {
+        fs::write(dir.path().join("in/model.safetensors.index.json"), json!({"weight_map": {"a": shard}}).to_string()).unwrap();
+        check(&failure_of(dir.path()), code, &[word]);
+    }
+}
+
+#[test]
+fn broken_packs() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    run(&golden("tiny"), &out, &options("q8_0")).unwrap();
+    let part = out.join("decoder.gguf.000");
+    let whole = fs::read(&part).unwrap();
+
+    fs::write(&part, &whole[1..]).unwrap();
+    check(&Pack::open(&out).unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "size", &whole.len().to_string()]);
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&part, &bytes).unwrap();
+    check(&Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
+    for (at, value, words) in [
+        (0, b'X', &["not a GGUF file"][..]),
+        (4, 9, &["version", "got 9"]),
+        (8 + 6, 1, &["decoder.gguf", "head"]),
+        (16 + 6, 1, &["decoder.gguf", "head"]),
+        (24 + 6, 1, &["decoder.gguf", "head"]),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        fs::write(&part, &bytes).unwrap();
+        check(&Pack::open(&out).unwrap_err(), Code::PackInvalid, words);
+    }
+    fs::remove_file(&part).unwrap();
+    check(&Pack::open(&out).unwrap_err(), Code::PartMissing, &["decoder.gguf.000"]);
+    fs::write(out.join("model.json"), "{").unwrap();
+    check(&Pack::open(&out).unwrap_err(), Code::PackInvalid, &["model.json", "JSON"]);
+    check(&Pack::open(dir.path()).unwrap_err(), Code::NoModel, &["model.json"]);
+}
+
+/// No byte of a head may make reading panic, or claim memory that is not there.
+#[test]
+fn any_byte_of_a_head_may_be_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&golden("tiny3"), &dir.path().join("out"), &options("q8_0")).unwrap();
+    let whole = fs::read(dir.path().join("out/perceiver.gguf.000")).unwrap();
+    let size = whole.len() as u64;
+    // All of the fixed part and the first keys, and a sample of the rest.
+    for at in (0..600).chain((600..whole.len().min(30_000)).step_by(41)) {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = value;
+            let _ = groma::pack::GgufHead::parse(&bytes, size);
+        }
+        if at.is_multiple_of(7) {
+            assert!(groma::pack::GgufHead::parse(&whole[..at], size).is_err(), "cut at {at}");
+        }
+    }
+}
+
+#[test]
+fn foreign_folders_are_never_replaced_and_packs_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("thesis.txt"), "years of work").unwrap();
+    check(&run(&golden("tiny"), &out, &options("keep")).unwrap_err(), Code::Usage, &["taken"]);
+    assert_eq!(fs::read_to_string(out.join("thesis.txt")).unwrap(), "years of work");
+    fs::remove_file(out.join("thesis.txt")).unwrap();
+    run(&golden("tiny"), &out, &options("keep")).unwrap();
+    run(&golden("tiny3"), &out, &options("keep")).unwrap();
+    let pack = Pack::open(&out).unwrap();
+    assert_eq!(pack.config()["lora_alpha"], 8);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else stays");
+}
+
+#[test]
+fn stopping_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::default();
+    let error = convert(&golden("tiny"), &dir.path().join("out"), &options, &|p| {
+        if p.done > p.total / 2 {
+            options.cancel.cancel();
+        }
+    });
+    check(&error.unwrap_err(), Code::Aborted, &[]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn wrong_words() {
+    let mut options = Options::default();
+    check(&options.quant("q5_0").unwrap_err(), Code::Usage, &["--quant", "q4_0", "q5_0"]);
+    check(&options.quant("brain=q8_0").unwrap_err(), Code::Usage, &["region_encoder", "brain"]);
+    let source = Checkpoint::open(golden("tiny")).unwrap();
+    check(&source.read("nothing").unwrap_err(), Code::PackInvalid, &["nothing"]);
+    assert!(source.info("nothing").is_none());
+}

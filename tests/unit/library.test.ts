@@ -1,0 +1,157 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { Library } from "../../www/worker/library.js";
+import { MemoryStore } from "../../www/worker/store.js";
+import { bytesOf, FakeNet, sha256, type Bytes } from "./net.js";
+
+const HOME = "https://host/models/tiny/";
+
+let net: FakeNet;
+let store: MemoryStore;
+let library: Library;
+let decoder: Bytes;
+
+const part = (name: string, bytes: Bytes) => ({ name, size: bytes.length, sha256: sha256(bytes) });
+
+beforeEach(() => {
+  net = new FakeNet();
+  store = new MemoryStore();
+  library = new Library(store, net, (_, __, run) => run());
+  decoder = bytesOf(100);
+  const tokenizer = bytesOf(20, 9);
+  const parts = [decoder.slice(0, 60), decoder.slice(60)];
+  parts.forEach((bytes, at) => net.files.set(`${HOME}decoder.gguf.00${at}`, bytes));
+  net.files.set(`${HOME}tokenizer.json`, tokenizer);
+  const description = {
+    format: "groma-pack",
+    version: 1,
+    name: "tiny",
+    licence: [],
+    quantisation: {},
+    total: 120,
+    files: [
+      {
+        ...part("decoder.gguf", decoder),
+        parts: parts.map((bytes, at) => part(`decoder.gguf.00${at}`, bytes)),
+      },
+      { ...part("tokenizer.json", tokenizer), parts: [part("tokenizer.json", tokenizer)] },
+    ],
+  };
+  net.files.set(`${HOME}model.json`, new TextEncoder().encode(JSON.stringify(description)));
+});
+
+const never = new AbortController().signal;
+const fetchAll = (onBytes: (bytes: number, total: number, cached: boolean) => void = () => undefined) =>
+  library.fetch(HOME, never, onBytes);
+const asked = (name: string) => net.requests.filter((request) => request.url.endsWith(name));
+
+describe("a model", () => {
+  test("comes part by part and is read as if it were not cut", async () => {
+    const seen: number[] = [];
+    const { reader } = await fetchAll((bytes, total) => {
+      expect(total).toBe(120);
+      seen.push(bytes);
+    });
+    expect(seen[0]).toBe(0);
+    expect(seen.at(-1)).toBe(120);
+    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+    expect(reader.read("decoder.gguf", 55, 10)).toEqual(decoder.slice(55, 65));
+    expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
+    expect(reader.size("none")).toBe(-1);
+    expect(() => reader.read("decoder.gguf", 95, 10)).toThrow(/no bytes/);
+  });
+
+  test("is not fetched again", async () => {
+    await expect(library.availability(HOME, never)).resolves.toBe("downloadable");
+    await fetchAll();
+    net.requests.length = 0;
+    await expect(library.availability(HOME, never)).resolves.toBe("available");
+    let cached = false;
+    await fetchAll((_, __, all) => (cached = all));
+    expect(cached).toBe(true);
+    expect(net.requests.every((request) => request.url.endsWith("model.json"))).toBe(true);
+  });
+
+  test("opens without a network", async () => {
+    await fetchAll();
+    net.files.clear();
+    await expect(library.size(HOME, never)).resolves.toEqual({ name: "tiny", bytes: 120, missing: 0 });
+    await expect(fetchAll()).resolves.toBeDefined();
+  });
+
+  test("is listed and forgotten", async () => {
+    await fetchAll();
+    await expect(library.list()).resolves.toEqual([{ name: "tiny", url: `${HOME}model.json`, bytes: 120 }]);
+    await library.forget(`${HOME}model.json`);
+    await expect(library.list()).resolves.toEqual([]);
+    await expect(library.availability(HOME, never)).resolves.toBe("downloadable");
+  });
+
+  test("that is not there is said so", async () => {
+    await expect(library.fetch("https://host/none/", never, () => undefined)).rejects.toMatchObject({
+      reason: "no-model",
+      name: "NetworkError",
+    });
+    await expect(library.availability("https://host/none/", never)).resolves.toBe("unavailable");
+  });
+
+  test("that finds no room is said so before anything is fetched", async () => {
+    store.room = () => Promise.resolve(50 as unknown as undefined);
+    await expect(fetchAll()).rejects.toMatchObject({
+      reason: "out-of-storage",
+      name: "QuotaExceededError",
+      details: { requested: 120, quota: 50 },
+    });
+    expect(asked("000")).toHaveLength(0);
+  });
+});
+
+describe("a part", () => {
+  test("that was cut goes on where it stopped", async () => {
+    net.fates.push("cut");
+    await fetchAll();
+    expect(asked("000").map((request) => request.range)).toEqual([undefined, "bytes=30-"]);
+  });
+
+  test("of a host without ranges comes again as a whole", async () => {
+    net.fates.push("cut", "no-ranges", "no-ranges", "no-ranges", "no-ranges");
+    const { reader } = await fetchAll();
+    expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
+  });
+
+  test("that is damaged once is fetched anew", async () => {
+    net.fates.push("damage");
+    const { reader } = await fetchAll();
+    expect(reader.read("decoder.gguf", 0, 60)).toEqual(decoder.slice(0, 60));
+  });
+
+  test("that stays damaged is reported and not kept", async () => {
+    net.files.set(`${HOME}decoder.gguf.000`, bytesOf(60, 5));
+    const wanted = sha256(decoder.slice(0, 60));
+    await expect(fetchAll()).rejects.toMatchObject({
+      reason: "part-corrupt",
+      name: "DataError",
+      details: { part: "decoder.gguf.000", expected: wanted },
+    });
+    await expect(store.has(wanted, 60)).resolves.toBe(false);
+    await expect(library.list()).resolves.toEqual([]);
+  });
+
+  test("that is not there is reported at once", async () => {
+    net.files.delete(`${HOME}decoder.gguf.001`);
+    await expect(fetchAll()).rejects.toMatchObject({ reason: "part-missing", name: "NetworkError" });
+    expect(asked("001")).toHaveLength(1);
+  });
+
+  test("of a host that is down is tried four times", async () => {
+    net.fates.push(...Array.from({ length: 12 }, () => "down" as const));
+    await expect(fetchAll()).rejects.toMatchObject({ reason: "part-missing" });
+    expect(asked("000").length).toBeLessThanOrEqual(4);
+    expect(net.waits.slice(0, 3).every((ms) => ms > 0)).toBe(true);
+  });
+
+  test("is not fetched after a stop", async () => {
+    const stop = new AbortController();
+    const done = library.fetch(HOME, stop.signal, () => stop.abort());
+    await expect(done).rejects.toMatchObject({ reason: "aborted", name: "AbortError" });
+  });
+});

@@ -1,0 +1,342 @@
+/** What the element knows: the model, the photo, the conversation. No DOM; whoever shows it is told of every change. */
+
+import {
+  chooseDevice,
+  DownloadProgressEvent,
+  Groma,
+  GromaError,
+  type Answer,
+  type AnswerResult,
+  type Box,
+  type CreateOptions,
+  type DeviceChoice,
+  type DeviceWish,
+  type LoadProgress,
+  type OpenOptions,
+  type Photo,
+  type Region,
+  type Segment,
+  type Task,
+} from "../engine/index.js";
+
+/** The part of a photo that the element uses. */
+export type OpenPhoto = Pick<Photo, "width" | "height" | "regions" | "run" | "reset" | "close">;
+
+/** The part of the engine that the element uses. */
+export interface OpenModel extends Pick<Groma, "info" | "destroy"> {
+  open(photo: Blob, options: OpenOptions): Promise<OpenPhoto>;
+}
+
+/** The model as the page shows it. */
+export type ModelState =
+  | { readonly state: "unknown" }
+  | { readonly state: "offered"; readonly name: string; readonly bytes: number; readonly missing: number }
+  | { readonly state: "loading"; readonly progress?: LoadProgress }
+  | { readonly state: "ready"; readonly groma: OpenModel }
+  | { readonly state: "failed"; readonly error: GromaError };
+
+/** A photo that was chosen; `photo` is there once it was looked at. */
+export interface Chosen {
+  readonly blob: Blob;
+  readonly url: string;
+  readonly name: string;
+  readonly looking?: { readonly done: number; readonly total: number };
+  readonly photo?: OpenPhoto;
+  readonly error?: GromaError;
+}
+
+/** A question and its answer. */
+export interface Turn {
+  readonly id: number;
+  readonly task: Task;
+  readonly state: "waiting" | "answering" | "done" | "stopped" | "failed";
+  readonly segments: readonly Segment[];
+  readonly result?: AnswerResult;
+  readonly error?: GromaError;
+  /** Milliseconds from question to end. */
+  readonly took?: number;
+}
+
+/** Told what happened, after the state has changed. */
+export interface Listener {
+  changed(): void;
+  progress?(progress: LoadProgress): void;
+  ready?(groma: OpenModel): void;
+  regions?(regions: readonly Region[]): void;
+  segment?(turn: Turn, segment: Segment): void;
+  answered?(turn: Turn): void;
+  failed?(error: GromaError): void;
+}
+
+/** Where the model is and how it is to run. */
+export interface Settings {
+  readonly model: string;
+  readonly device: DeviceWish;
+  readonly maxTokens: number;
+  readonly numerics?: "exact" | "fast";
+}
+
+/** Makes engines; tests put something else in its place. */
+export interface Maker {
+  create(options: CreateOptions): Promise<OpenModel>;
+  size(options: { model: string }): Promise<{ name: string; bytes: number; missing: number }>;
+  choose(wish: DeviceWish): Promise<DeviceChoice>;
+}
+
+const maker: Maker = {
+  create: (options) => Groma.create(options),
+  size: (options) => Groma.size(options),
+  choose: chooseDevice,
+};
+
+/** One model, one photo, one conversation. */
+export class Session {
+  model: ModelState = { state: "unknown" };
+  device: DeviceChoice | undefined;
+  chosen: Chosen | undefined;
+  turns: readonly Turn[] = [];
+  readonly #listener: Listener;
+  readonly #maker: Maker;
+  #settings: Settings;
+  #loading: AbortController | undefined;
+  #opening: AbortController | undefined;
+  #answering: AbortController | undefined;
+  #nextTurn = 1;
+
+  constructor(listener: Listener, settings: Settings, make: Maker = maker) {
+    this.#listener = listener;
+    this.#settings = settings;
+    this.#maker = make;
+  }
+
+  /** Finds out which device would be used, and whether and how large the model is. */
+  async offer(settings: Settings): Promise<void> {
+    this.#settings = settings;
+    try {
+      const [device, size] = await Promise.all([
+        this.#maker.choose(settings.device),
+        this.#maker.size({ model: settings.model }),
+      ]);
+      this.device = device;
+      if (this.model.state === "unknown" || this.model.state === "failed")
+        this.#setModel({ state: "offered", ...size });
+      // What is already here costs nothing to use.
+      if (size.missing === 0 && this.chosen) await this.load();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Downloads what is missing and makes the model ready; then looks at the photo. */
+  async load(): Promise<void> {
+    if (this.model.state === "loading" || this.model.state === "ready") return;
+    const loading = new AbortController();
+    this.#loading = loading;
+    const before = this.model;
+    this.#setModel({ state: "loading" });
+    const { model, device, numerics } = this.#settings;
+    try {
+      const groma = await this.#maker.create({
+        model,
+        device,
+        signal: loading.signal,
+        debug: numerics ? { numerics } : {},
+        monitor: (target) =>
+          target.addEventListener("downloadprogress", (event) => {
+            if (!(event instanceof DownloadProgressEvent)) return;
+            const progress = event.detail;
+            this.#setModel({ state: "loading", progress });
+            this.#listener.progress?.(progress);
+          }),
+      });
+      this.device = {
+        kind: groma.info.device,
+        adapter: groma.info.adapter,
+        ...(groma.info.note ? { note: groma.info.note } : {}),
+      };
+      this.#setModel({ state: "ready", groma });
+      this.#listener.ready?.(groma);
+      await this.#look();
+    } catch (error) {
+      if (!loading.signal.aborted) {
+        this.#fail(error);
+        return;
+      }
+      this.#setModel(before.state === "offered" ? before : { state: "unknown" });
+      void this.offer(this.#settings);
+    }
+  }
+
+  /** Gives up loading; what has arrived is kept. */
+  cancelLoading(): void {
+    this.#loading?.abort();
+  }
+
+  /** Shows a photo and looks at it as soon as there is a model. The conversation begins anew. */
+  async choose(blob: Blob, name: string): Promise<void> {
+    this.#drop();
+    this.chosen = { blob, name, url: URL.createObjectURL(blob) };
+    this.#listener.changed();
+    if (this.model.state === "ready") await this.#look();
+    else if (this.model.state === "offered" && this.model.missing === 0) await this.load();
+  }
+
+  /** Asks. One answer at a time: an answer that is still going on is stopped first. */
+  async ask(task: Task): Promise<AnswerResult | undefined> {
+    const photo = this.chosen?.photo;
+    if (!photo) return undefined;
+    this.stop();
+    const answering = new AbortController();
+    this.#answering = answering;
+    const started = performance.now();
+    const turn: Turn = { id: this.#nextTurn++, task, state: "waiting", segments: [] };
+    this.turns = [...this.turns, turn];
+    this.#listener.changed();
+    const answer = photo.run(task, { maxTokens: this.#settings.maxTokens, signal: answering.signal });
+    try {
+      await this.#follow(turn.id, answer);
+      const result = await answer.done;
+      const state = result.stopped === "aborted" ? "stopped" : "done";
+      this.#answered(turn.id, {
+        state,
+        result,
+        segments: result.segments,
+        took: performance.now() - started,
+      });
+      return result;
+    } catch (error) {
+      const wrapped = GromaError.wrap(error);
+      this.#answered(turn.id, { state: "failed", error: wrapped });
+      this.#listener.failed?.(wrapped);
+      if (wrapped.reason === "internal" || wrapped.reason === "out-of-memory") await this.#restart();
+      return undefined;
+    }
+  }
+
+  /** Stops the answer that is going on and keeps what was said. */
+  stop(): void {
+    this.#answering?.abort();
+    this.#answering = undefined;
+  }
+
+  /** Begins a new conversation about the same photo. */
+  async reset(): Promise<void> {
+    this.stop();
+    this.turns = [];
+    this.#listener.changed();
+    await this.chosen?.photo?.reset();
+  }
+
+  /** Whether an answer is going on. */
+  get busy(): boolean {
+    const last = this.turns.at(-1);
+    return last?.state === "waiting" || last?.state === "answering";
+  }
+
+  /** Gives everything back. */
+  async destroy(): Promise<void> {
+    this.#loading?.abort();
+    this.#drop();
+    if (this.model.state === "ready") await this.model.groma.destroy();
+    this.model = { state: "unknown" };
+  }
+
+  async #look(): Promise<void> {
+    const chosen = this.chosen;
+    if (!chosen || chosen.photo || this.model.state !== "ready") return;
+    const opening = new AbortController();
+    this.#opening = opening;
+    const update = (change: Partial<Chosen>) => {
+      if (this.chosen?.url !== chosen.url) return;
+      this.chosen = { ...this.chosen, ...change };
+      this.#listener.changed();
+    };
+    update({ looking: { done: 0, total: 0 } });
+    try {
+      const photo = await this.model.groma.open(chosen.blob, {
+        signal: opening.signal,
+        onProgress: (looking) => update({ looking }),
+      });
+      if (this.chosen?.url !== chosen.url) {
+        await photo.close();
+        return;
+      }
+      this.chosen = { blob: chosen.blob, url: chosen.url, name: chosen.name, photo };
+      this.#listener.changed();
+      this.#listener.regions?.(photo.regions);
+    } catch (error) {
+      if (opening.signal.aborted) return;
+      const wrapped = GromaError.wrap(error);
+      if (this.chosen?.url === chosen.url) {
+        this.chosen = { blob: chosen.blob, url: chosen.url, name: chosen.name, error: wrapped };
+        this.#listener.changed();
+      }
+      this.#listener.failed?.(wrapped);
+    }
+  }
+
+  async #follow(id: number, answer: Answer): Promise<void> {
+    for await (const segment of answer) {
+      const turn = this.#change(id, (old) => {
+        const segments = [...old.segments];
+        segments[segment.index] = segment;
+        return { state: "answering", segments };
+      });
+      if (turn) this.#listener.segment?.(turn, segment);
+    }
+  }
+
+  #answered(id: number, change: Partial<Turn>): void {
+    const turn = this.#change(id, () => change);
+    if (turn && turn.state !== "failed") this.#listener.answered?.(turn);
+  }
+
+  #change(id: number, change: (old: Turn) => Partial<Turn>): Turn | undefined {
+    let changed: Turn | undefined;
+    this.turns = this.turns.map((turn) => (turn.id === id ? (changed = { ...turn, ...change(turn) }) : turn));
+    this.#listener.changed();
+    return changed;
+  }
+
+  /** After a trap nothing of the old engine can be used. */
+  async #restart(): Promise<void> {
+    if (this.model.state === "ready") await this.model.groma.destroy();
+    if (this.chosen) this.chosen = { blob: this.chosen.blob, url: this.chosen.url, name: this.chosen.name };
+    this.#setModel({ state: "unknown" });
+    await this.offer(this.#settings);
+  }
+
+  #drop(): void {
+    this.stop();
+    this.#opening?.abort();
+    const old = this.chosen;
+    this.chosen = undefined;
+    this.turns = [];
+    if (!old) return;
+    URL.revokeObjectURL(old.url);
+    void old.photo?.close();
+  }
+
+  #setModel(model: ModelState): void {
+    this.model = model;
+    this.#listener.changed();
+  }
+
+  #fail(error: unknown): void {
+    const wrapped = GromaError.wrap(error);
+    this.#setModel({ state: "failed", error: wrapped });
+    this.#listener.failed?.(wrapped);
+  }
+}
+
+/** A box in whole pixels inside the photo, its corners in order. */
+export function tidyBox(box: Box, width: number, height: number): Box {
+  const clamp = (value: number, max: number) => Math.min(Math.max(Math.round(value), 0), max);
+  const [x0, y0, x1, y1] = box;
+  return [
+    clamp(Math.min(x0, x1), width),
+    clamp(Math.min(y0, y1), height),
+    clamp(Math.max(x0, x1), width),
+    clamp(Math.max(y0, y1), height),
+  ];
+}

@@ -1,0 +1,139 @@
+/** The conversation. What the model says is foreign text: it is only ever shown as text. */
+
+import { html, nothing, type TemplateResult } from "lit";
+import { classMap } from "lit/directives/class-map.js";
+import { repeat } from "lit/directives/repeat.js";
+import { joinText, type Segment, type Task } from "../engine/index.js";
+import type { Highlight } from "./highlight.js";
+import { colour } from "./palette.js";
+import type { Turn } from "./session.js";
+import { seconds } from "./words.js";
+
+/** What the transcript shows. */
+export interface TranscriptView {
+  readonly turns: readonly Turn[];
+  readonly highlight: Highlight;
+  /** A phrase was pointed at: its answer's boxes are to be shown. */
+  readonly onShow: (turn: number) => void;
+}
+
+/** Draws all turns. */
+export function renderTranscript(view: TranscriptView): TemplateResult {
+  return html`${repeat(
+    view.turns,
+    (turn) => turn.id,
+    (turn) => renderTurn(turn, view),
+  )}`;
+}
+
+function renderTurn(turn: Turn, view: TranscriptView): TemplateResult {
+  const going = turn.state === "waiting" || turn.state === "answering";
+  return html`<article class="turn">
+    <p class="question" part="question">${taskTag(turn.task)}${taskText(turn.task)}</p>
+    <div class="answer" part="answer" aria-busy=${going ? "true" : "false"}>
+      ${turn.state === "waiting" ? html`<span class="dots" aria-label="Answering"><i></i><i></i><i></i></span>` : nothing}
+      ${renderSegments(turn, view)}${turn.state === "answering" ? html`<span class="caret" aria-hidden="true"></span>` : nothing}
+      ${turn.error ? html`<p class="problem" role="alert">${turn.error.message}</p>` : nothing}
+    </div>
+    ${renderFoot(turn)}
+  </article>`;
+}
+
+function renderSegments(turn: Turn, view: TranscriptView): TemplateResult | typeof nothing {
+  const said = turn.segments.filter((s) => s.text || s.regions.length > 0);
+  if (said.length === 0) {
+    return turn.state === "done" ? html`<p class="nothing">${nothingFound(turn.task)}</p>` : nothing;
+  }
+  const { phrases, regions } = colour(turn.segments);
+  return html`<p>
+    ${said.map((segment, at) => {
+      const space = at > 0 && joinText([{ text: "x" }, segment]).startsWith("x ") ? " " : "";
+      return segment.regions.length > 0
+        ? html`${at > 0 ? " " : ""}${renderPhrase(turn, segment, phrases.get(segment.index) ?? 0, regions, view)}`
+        : html`${space}<span>${segment.text}</span>`;
+    })}
+  </p>`;
+}
+
+function renderPhrase(
+  turn: Turn,
+  segment: Segment,
+  own: number,
+  colours: ReadonlyMap<number, number>,
+  { highlight, onShow }: TranscriptView,
+): TemplateResult {
+  const target = { turn: turn.id, regions: segment.regions.map((r) => r.id) };
+  const point = () => {
+    onShow(turn.id);
+    highlight.point(target);
+  };
+  const active =
+    highlight.current?.turn === turn.id && target.regions.some((id) => highlight.has(turn.id, id));
+  const numbers = segment.regions.map((r) => r.id).join(", ");
+  return html`<button
+    type="button"
+    part="phrase"
+    class=${classMap({ phrase: true, bare: segment.text === "", [`c${own}`]: true, active })}
+    aria-pressed=${highlight.isPinned(target) ? "true" : "false"}
+    aria-label=${`${segment.text || "found"}, ${segment.regions.length === 1 ? "region" : "regions"} ${numbers}`}
+    @pointerenter=${point}
+    @pointerleave=${() => highlight.point(undefined)}
+    @focus=${point}
+    @blur=${() => highlight.point(undefined)}
+    @click=${() => {
+      onShow(turn.id);
+      highlight.pin(target);
+    }}
+    @keydown=${(event: KeyboardEvent) => {
+      if (event.key === "Escape") highlight.clear();
+    }}
+  >
+    <span class="words">${segment.text}</span>${segment.regions.map(
+      (region) => html`<span class="chip c${colours.get(region.id) ?? own}">${region.id}</span>`,
+    )}
+  </button>`;
+}
+
+function renderFoot(turn: Turn): TemplateResult | typeof nothing {
+  const notes: string[] = [];
+  if (turn.state === "stopped") notes.push("Stopped");
+  if (turn.result?.stopped === "length") notes.push("Cut at the longest length");
+  if (turn.took !== undefined) notes.push(seconds(turn.took));
+  const tokens = turn.result?.tokens.length ?? 0;
+  if (tokens > 0) notes.push(`${tokens} tokens`);
+  return notes.length > 0 ? html`<p class="foot">${notes.join(" · ")}</p>` : nothing;
+}
+
+function taskTag(task: Task): TemplateResult | typeof nothing {
+  const tags: Partial<Record<Task["kind"], string>> = { detect: "Find all", locate: "Point to" };
+  const tag = tags[task.kind];
+  return tag ? html`<span class="tag">${tag}</span> ` : nothing;
+}
+
+function taskText(task: Task): string {
+  switch (task.kind) {
+    case "ask":
+      return task.question;
+    case "detect":
+      return task.label;
+    case "locate":
+      return task.phrase;
+    case "caption":
+      return "What is in this box?";
+    case "describe":
+      return "Describe this photo.";
+  }
+}
+
+function nothingFound(task: Task): string {
+  return task.kind === "detect" || task.kind === "locate" ? "Nothing of that kind was found." : "No answer.";
+}
+
+/** A whole answer as a screen reader should say it. */
+export function spoken(turn: Turn): string {
+  const parts = turn.segments.map((s) =>
+    s.regions.length > 0 ? { text: `${s.text} (region ${s.regions.map((r) => r.id).join(", ")})`.trim() } : s,
+  );
+  const text = joinText(parts);
+  return turn.state === "stopped" ? `Stopped. ${text}` : text || nothingFound(turn.task);
+}

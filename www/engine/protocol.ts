@@ -1,0 +1,73 @@
+/** What page and worker say to each other: typed values, one shape a method. */
+
+import type { PlainError } from "./error.js";
+import type {
+  AnswerResult,
+  Availability,
+  Debug,
+  DeviceChoice,
+  Info,
+  LoadProgress,
+  Region,
+  Segment,
+  TaskRequest,
+} from "./types.js";
+
+/** A photo on its way to the worker. */
+export type PhotoSource =
+  { readonly blob: Blob } | { readonly bitmap: ImageBitmap } | { readonly pixels: ImageData };
+
+/** A photo that the worker has opened. */
+export interface Opened {
+  readonly photo: number;
+  readonly width: number;
+  readonly height: number;
+  readonly regions: readonly Region[];
+}
+
+/** A stage of looking at a photo, as steps done and steps in all. */
+export interface StageProgress {
+  readonly done: number;
+  readonly total: number;
+}
+
+/** A cached model without its methods. */
+export interface CachedEntry {
+  readonly name: string;
+  readonly url: string;
+  readonly bytes: number;
+}
+
+/** Every method: what it takes, what it reports on the way, what it gives. */
+export interface Methods {
+  availability: { args: { model: string; debug: Debug }; event: never; result: Availability };
+  size: { args: { model: string }; event: never; result: { name: string; bytes: number; missing: number } };
+  models: { args: null; event: never; result: readonly CachedEntry[] };
+  forget: { args: { url: string }; event: never; result: null };
+  load: { args: { model: string; device: DeviceChoice; debug: Debug }; event: LoadProgress; result: Info };
+  open: { args: { source: PhotoSource }; event: StageProgress; result: Opened };
+  ask: { args: { photo: number; request: TaskRequest }; event: Segment; result: AnswerResult };
+  reset: { args: { photo: number }; event: never; result: null };
+  close: { args: { photo: number }; event: never; result: null };
+  destroy: { args: null; event: never; result: null };
+}
+
+export type Method = keyof Methods;
+
+/** From page to worker. */
+export type ToWorker =
+  | {
+      [M in Method]: {
+        readonly type: "call";
+        readonly id: number;
+        readonly method: M;
+        readonly args: Methods[M]["args"];
+      };
+    }[Method]
+  | { readonly type: "abort"; readonly id: number };
+
+/** From worker to page. */
+export type ToPage =
+  | { readonly type: "event"; readonly id: number; readonly event: Methods[Method]["event"] }
+  | { readonly type: "result"; readonly id: number; readonly result: Methods[Method]["result"] }
+  | { readonly type: "error"; readonly id: number; readonly error: PlainError };

@@ -1,0 +1,46 @@
+/** Whatever a page has as a photo, in a form that can go to the worker. */
+
+import { abortReason, GromaError } from "./error.js";
+import type { PhotoInput } from "./photo.js";
+import type { PhotoSource } from "./protocol.js";
+
+/** Brings a photo into a form that crosses; files cross as they are and are decoded by the engine. */
+export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise<PhotoSource> {
+  if (photo instanceof Blob) return { blob: photo };
+  if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap) return { bitmap: photo };
+  if (typeof ImageData !== "undefined" && photo instanceof ImageData) return { pixels: photo };
+  if (typeof HTMLImageElement !== "undefined" && photo instanceof HTMLImageElement) {
+    return { blob: await fetchPhoto(photo.currentSrc || photo.src, signal) };
+  }
+  if (typeof photo === "string" || photo instanceof URL)
+    return { blob: await fetchPhoto(String(photo), signal) };
+  throw new GromaError(
+    "image-unreadable",
+    "This is no photo. Give a file, an image element, pixels or an address.",
+  );
+}
+
+async function fetchPhoto(url: string, signal?: AbortSignal): Promise<Blob> {
+  let response: Response;
+  try {
+    response = await fetch(url, signal ? { signal } : {});
+  } catch (error) {
+    if (signal?.aborted) throw abortReason(signal);
+    throw new GromaError(
+      "image-unreadable",
+      "The photo could not be fetched. Check its address, and that its host allows other sites (CORS).",
+      {
+        url,
+        cause: String(error),
+      },
+    );
+  }
+  if (!response.ok) {
+    throw new GromaError(
+      "image-unreadable",
+      `The photo could not be fetched: its host answered ${response.status}.`,
+      { url },
+    );
+  }
+  return response.blob();
+}

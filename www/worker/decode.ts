@@ -1,0 +1,48 @@
+/** Photos for the engine: PNG, JPEG and WebP as they are (it decodes them itself, as the command line does); the browser decodes the rest. */
+
+import { GromaError } from "../engine/error.js";
+import type { PhotoSource } from "../engine/protocol.js";
+import type { Picture } from "./engine.js";
+
+/** A photo in the form that the engine takes. */
+export async function toPicture(source: PhotoSource): Promise<Picture> {
+  if ("pixels" in source) return fromPixels(source.pixels);
+  if ("bitmap" in source) return fromBitmap(source.bitmap);
+  const bytes = new Uint8Array(await source.blob.arrayBuffer());
+  return engineDecodes(bytes) ? { bytes } : fromBitmap(await decode(source.blob));
+}
+
+/** Whether the engine has a decoder for a file, by its first bytes. */
+export function engineDecodes(bytes: Uint8Array): boolean {
+  const text = (from: number, to: number) => String.fromCharCode(...bytes.subarray(from, to));
+  const jpeg = bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
+  return jpeg || text(0, 8) === "\x89PNG\r\n\x1a\n" || (text(0, 4) === "RIFF" && text(8, 12) === "WEBP");
+}
+
+async function decode(blob: Blob): Promise<ImageBitmap> {
+  try {
+    return await createImageBitmap(blob, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
+  } catch {
+    throw new GromaError(
+      "image-unreadable",
+      "This file is no picture that can be read. Try a PNG, JPEG or WebP file.",
+      {
+        type: blob.type,
+      },
+    );
+  }
+}
+
+function fromBitmap(bitmap: ImageBitmap): Picture {
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (!context)
+    throw new GromaError("out-of-memory", "The browser has no memory for this picture. Try a smaller one.");
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return fromPixels(context.getImageData(0, 0, width, height));
+}
+
+function fromPixels({ width, height, data }: ImageData): Picture {
+  return { width, height, rgba: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+}

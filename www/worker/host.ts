@@ -1,0 +1,205 @@
+/** The worker's end of the line: one engine, its photos, and the order in which things happen. */
+
+import { aborted, GromaError } from "../engine/error.js";
+import type { Method, Methods, ToPage, ToWorker } from "../engine/protocol.js";
+import type { LoadProgress } from "../engine/types.js";
+import { toPicture } from "./decode.js";
+import type { Engine, EngineModel, EnginePhoto } from "./engine.js";
+import type { Library } from "./library.js";
+
+/** What the host is made of. */
+export interface Parts {
+  readonly library: (inMemory: boolean) => Promise<Library>;
+  readonly engine: () => Promise<Engine>;
+  readonly post: (message: ToPage) => void;
+}
+
+// The share of the one progress number that the download has; preparing the model has the rest.
+const DOWNLOAD_SHARE = 0.9;
+// Enough for a smooth bar; a message a network chunk would be thousands.
+const PROGRESS_MS = 50;
+
+interface Context<M extends Method> {
+  readonly signal: AbortSignal;
+  readonly event: (event: Methods[M]["event"]) => void;
+}
+
+type Handlers = {
+  [M in Method]: (args: Methods[M]["args"], context: Context<M>) => Promise<Methods[M]["result"]>;
+};
+
+/** Answers calls. What computes runs one after the other; what only looks into the store runs at once. */
+export class Host {
+  readonly #parts: Parts;
+  readonly #running = new Map<number, AbortController>();
+  readonly #photos = new Map<number, EnginePhoto>();
+  #model: EngineModel | undefined;
+  #engine: Engine | undefined;
+  #tail: Promise<unknown> = Promise.resolve();
+  #nextPhoto = 1;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** Takes a message from the page. */
+  receive(message: ToWorker): void {
+    if (message.type === "abort") {
+      this.#running.get(message.id)?.abort();
+      return;
+    }
+    void this.#answer(message.id, message.method, message.args);
+  }
+
+  async #answer(id: number, method: Method, args: unknown): Promise<void> {
+    const controller = new AbortController();
+    this.#running.set(id, controller);
+    try {
+      const handler = this.#handlers[method] as (args: unknown, context: Context<Method>) => Promise<never>;
+      const result = await handler(args, {
+        signal: controller.signal,
+        event: (event) => this.#parts.post({ type: "event", id, event }),
+      });
+      this.#parts.post({ type: "result", id, result });
+    } catch (error) {
+      this.#parts.post({ type: "error", id, error: (this.#trap() ?? GromaError.wrap(error)).toPlain() });
+    } finally {
+      this.#running.delete(id);
+    }
+  }
+
+  readonly #handlers: Handlers = {
+    availability: async ({ model, debug }, { signal }) =>
+      (await this.#parts.library(debug.storage === "memory")).availability(model, signal),
+    size: async ({ model }, { signal }) => (await this.#parts.library(false)).size(model, signal),
+    models: async () => (await this.#parts.library(false)).list(),
+    forget: async ({ url }) => {
+      await (await this.#parts.library(false)).forget(url);
+      return null;
+    },
+
+    load: (args, context) => this.#alone(context.signal, () => this.#load(args, context)),
+
+    open: ({ source }, { signal, event }) =>
+      this.#alone(signal, async () => {
+        const model = this.#ready();
+        const picture = await toPicture(source);
+        const photo = await model.open(picture, {
+          signal,
+          onProgress: (done, total) => event({ done, total }),
+        });
+        const id = this.#nextPhoto++;
+        this.#photos.set(id, photo);
+        return { photo: id, width: photo.width, height: photo.height, regions: photo.regions };
+      }),
+
+    ask: ({ photo, request }, { signal, event }) =>
+      this.#alone(signal, () => this.#photo(photo).ask(request, event, { signal })),
+
+    reset: ({ photo }, { signal }) =>
+      this.#alone(signal, () => {
+        this.#photo(photo).reset();
+        return Promise.resolve(null);
+      }),
+
+    close: ({ photo }, { signal }) =>
+      this.#alone(signal, () => {
+        this.#photo(photo).free();
+        this.#photos.delete(photo);
+        return Promise.resolve(null);
+      }),
+
+    destroy: (_, { signal }) => {
+      for (const controller of this.#running.values()) if (controller.signal !== signal) controller.abort();
+      return this.#alone(signal, () => {
+        for (const photo of this.#photos.values()) photo.free();
+        this.#photos.clear();
+        this.#model?.free();
+        this.#model = undefined;
+        return Promise.resolve(null);
+      });
+    },
+  };
+
+  async #load(
+    args: Methods["load"]["args"],
+    { signal, event }: Context<"load">,
+  ): Promise<Methods["load"]["result"]> {
+    const { model, device, debug } = args;
+    const library = await this.#parts.library(debug.storage === "memory");
+    let cached = true;
+    let total = 0;
+    const report = throttled((progress: LoadProgress) => event(progress));
+    // The engine's own code is fetched and compiled while the weights arrive.
+    const starting = this.#parts.engine();
+    starting.catch(() => undefined);
+    const pack = await library.fetch(model, signal, (bytes, all, fromCache) => {
+      cached = fromCache;
+      total = all;
+      const fraction = all === 0 ? 0 : (bytes / all) * DOWNLOAD_SHARE;
+      report({ phase: "download", fraction, bytes, totalBytes: all, cached }, bytes === all);
+    });
+    this.#engine = await starting;
+    this.#model?.free();
+    this.#model = undefined;
+    const { manifest, reader } = pack;
+    this.#model = await this.#engine.load(manifest.text, reader, {
+      device: device.kind,
+      debug,
+      signal,
+      onProgress: (done, all) => {
+        const fraction = DOWNLOAD_SHARE + (1 - DOWNLOAD_SHARE) * (all === 0 ? 0 : done / all);
+        report({ phase: "prepare", fraction, bytes: total, totalBytes: total, cached }, done === all);
+      },
+    });
+    return {
+      model: manifest.name,
+      device: device.kind,
+      adapter: device.adapter,
+      ...(device.note ? { note: device.note } : {}),
+      bytes: manifest.total,
+      contextLength: this.#model.contextLength,
+      quantisation: manifest.quantisation,
+      licence: manifest.licence,
+    };
+  }
+
+  /** After everything that was asked for before; never two at once. */
+  #alone<T>(signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(() => {
+      if (signal.aborted) throw aborted();
+      const trap = this.#trap();
+      if (trap) throw trap;
+      return run();
+    });
+    this.#tail = result.catch(() => undefined);
+    return result;
+  }
+
+  #ready(): EngineModel {
+    if (!this.#model) throw new GromaError("closed", "No model is loaded. Create the engine first.");
+    return this.#model;
+  }
+
+  #photo(id: number): EnginePhoto {
+    const photo = this.#photos.get(id);
+    if (!photo) throw new GromaError("closed", "This photo was closed. Open it again.");
+    return photo;
+  }
+
+  #trap(): GromaError | undefined {
+    const dead = this.#engine?.dead;
+    return dead && GromaError.wrap(dead);
+  }
+}
+
+/** At most one report a while, but the last one always. */
+function throttled<T>(report: (value: T) => void): (value: T, last: boolean) => void {
+  let next = 0;
+  return (value, last) => {
+    const now = performance.now();
+    if (now < next && !last) return;
+    next = now + PROGRESS_MS;
+    report(value);
+  };
+}

@@ -1,0 +1,125 @@
+/** The wasm module as an engine. */
+
+import { aborted, GromaError, type Reason } from "../engine/error.js";
+import init, { Model, onPanic, Stop, type Thrown } from "../pkg/groma.js";
+import type { Engine, EngineModel, EnginePhoto, Picture, RunOptions } from "./engine.js";
+
+// What to do, for failures whose sentence the engine writes.
+const WAYS_ON: Partial<Record<Reason, string>> = {
+  "no-webgpu": "Use the processor instead (device “cpu”).",
+  "device-lost": "Ask again; the model is loaded anew.",
+  "out-of-memory": "Close other tabs, or use a smaller model.",
+  "pack-invalid": "Choose another model, or tell whoever serves it.",
+  "image-unreadable": "Try another picture.",
+  "image-too-large": "Make the picture smaller first.",
+  "prompt-too-long": "Begin a new conversation, or ask a shorter question.",
+  "question-empty": "Type a question first.",
+};
+
+/** Fetches and starts the module. */
+export async function startEngine(): Promise<Engine> {
+  await init();
+  let dead: GromaError | undefined;
+  let announce: (error: GromaError) => void = () => undefined;
+  // A trap inside an asynchronous call leaves that call's promise open for ever, so every call races with this one.
+  const death = new Promise<never>((_, reject) => {
+    announce = reject;
+  });
+  death.catch(() => undefined);
+  const die = (error: GromaError) => {
+    dead ??= error;
+    announce(dead);
+  };
+  onPanic((panic: string) => {
+    die(new GromaError("internal", "The engine failed and must be started again.", { panic }));
+  });
+  self.addEventListener("error", (event) => {
+    if (!(event.error instanceof WebAssembly.RuntimeError)) return;
+    event.preventDefault();
+    die(trapped(event.error));
+  });
+
+  /** Runs with a stop handle that follows the signal, and brings whatever is thrown into our form. */
+  const guarded = async <T>(run: RunOptions, call: (stop: Stop) => Promise<T>): Promise<T> => {
+    const stop = new Stop();
+    const abort = () => stop.stop();
+    run.signal.addEventListener("abort", abort, { once: true });
+    if (run.signal.aborted) abort();
+    try {
+      return await Promise.race([call(stop), death]);
+    } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) die(trapped(error));
+      throw isThrown(error) ? fromThrown(error) : error;
+    } finally {
+      run.signal.removeEventListener("abort", abort);
+      if (!dead) stop.free();
+    }
+  };
+
+  const wrapPhoto = (photo: Awaited<ReturnType<Model["openFile"]>>): EnginePhoto => ({
+    width: photo.width,
+    height: photo.height,
+    regions: photo.regions(),
+    ask: (request, onSegment, run) => guarded(run, (stop) => photo.ask(request, onSegment, stop)),
+    reset: () => photo.reset(),
+    free: () => photo.free(),
+  });
+
+  const wrapModel = (model: Model): EngineModel => ({
+    contextLength: model.contextLength,
+    open: (picture: Picture, run) =>
+      guarded(run, async (stop) => {
+        const photo =
+          "bytes" in picture
+            ? await model.openFile(picture.bytes, stop, run.onProgress)
+            : await model.openPixels(picture.width, picture.height, picture.rgba, stop, run.onProgress);
+        return wrapPhoto(photo);
+      }),
+    free: () => model.free(),
+  });
+
+  return {
+    get dead() {
+      return dead;
+    },
+    load: (description, pack, options) =>
+      guarded(options, async (stop) =>
+        wrapModel(
+          await Model.load(
+            description,
+            pack,
+            options.device,
+            options.debug.numerics ?? "fast",
+            stop,
+            options.onProgress,
+          ),
+        ),
+      ),
+  };
+}
+
+/** A trap without a panic is, in this module, an allocation that failed. */
+function trapped(trap: WebAssembly.RuntimeError): GromaError {
+  return new GromaError("out-of-memory", "The engine ran out of memory. Close other tabs and start again.", {
+    trap: trap.message,
+  });
+}
+
+function isThrown(error: unknown): error is Thrown {
+  return (
+    typeof error === "object" &&
+    error !== null &&
+    !(error instanceof Error) &&
+    !(error instanceof DOMException) &&
+    "reason" in error &&
+    "message" in error
+  );
+}
+
+function fromThrown(thrown: Thrown): GromaError {
+  const reason = thrown.reason as Reason;
+  if (reason === "aborted") return aborted();
+  const sentence = `${thrown.message.charAt(0).toUpperCase()}${thrown.message.slice(1)}.`;
+  const way = WAYS_ON[reason];
+  return new GromaError(reason, way ? `${sentence} ${way}` : sentence, thrown.details);
+}

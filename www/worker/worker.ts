@@ -1,0 +1,65 @@
+/** The worker that owns the engine. */
+
+import { aborted, GromaError } from "../engine/error.js";
+import type { ToWorker } from "../engine/protocol.js";
+import type { Net } from "./download.js";
+import type { Engine } from "./engine.js";
+import { Host } from "./host.js";
+import { Library, type Exclusive } from "./library.js";
+import { openStore } from "./opfs.js";
+import { MemoryStore } from "./store.js";
+import { startEngine } from "./wasm.js";
+
+declare const self: DedicatedWorkerGlobalScope;
+
+const net: Net = {
+  fetch: (input, init) => fetch(input, init),
+  wait: (ms, signal) =>
+    new Promise((resolve, reject) => {
+      const abort = () => {
+        clearTimeout(timer);
+        reject(aborted());
+      };
+      const timer = setTimeout(() => {
+        signal.removeEventListener("abort", abort);
+        resolve();
+      }, ms);
+      signal.addEventListener("abort", abort, { once: true });
+    }),
+  sha256: async (bytes) => {
+    // The platform's own digest is there on secure addresses only, as WebGPU and storage are.
+    if (!("subtle" in crypto)) {
+      throw new GromaError(
+        "io",
+        "The model can only be checked on a secure address. Open this page by https or on localhost.",
+      );
+    }
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  },
+};
+
+const exclusive: Exclusive = async (name, signal, run) => {
+  try {
+    return await navigator.locks.request(name, { signal }, run);
+  } catch (error) {
+    throw signal.aborted ? aborted() : error;
+  }
+};
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => (made ??= make());
+}
+
+const kept = once(async () => new Library(await openStore(), net, exclusive));
+const unkept = once(() => Promise.resolve(new Library(new MemoryStore(), net, exclusive)));
+const engine: () => Promise<Engine> = once(startEngine);
+
+const host = new Host({
+  library: (inMemory) => (inMemory ? unkept() : kept()),
+  engine,
+  post: (message) => self.postMessage(message),
+});
+
+self.onmessage = (event: MessageEvent<ToWorker>) => host.receive(event.data);
