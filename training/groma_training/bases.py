@@ -1,13 +1,15 @@
 """The two frozen bases of groma-s, under their official names.
 
 Both come out of PyPI wheels: the encoder is the ``backbone.`` part of an ONNX file (read at known byte offsets, so no
-ONNX parser is needed), the decoder a GGUF file. ``bases.json`` beside this module says where everything lies.
+ONNX parser is needed), the decoder a GGUF file.  ``models/groma-s/bases.json`` says where everything lies; the engine
+reads it too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,12 +24,15 @@ from torch import Tensor
 
 from groma_training.tokens import ADDED_TOKENS
 
+SOURCES = Path(__file__).resolve().parents[2] / "models" / "groma-s" / "bases.json"
+PREFIX = "perceiver.vis_encoder."
 SPECIAL_TOKEN_TYPE = 3  # GGUF's "control" kind
+INTERLEAVED_HEADS = {"attn_q": 9, "attn_k": 3}  # llama.cpp's row order: each head's rotary halves interleaved
 
 
 def sources() -> dict:
     """Package, version, file, sha256 and tensor places of both bases."""
-    return json.loads(Path(__file__).with_name("bases.json").read_text())
+    return json.loads(SOURCES.read_text())
 
 
 def folder() -> Path:
@@ -89,14 +94,19 @@ def encoder_tensors(path: Path | None = None) -> dict[str, Tensor]:
     """DINOv2-small: names without the prefix ``perceiver.vis_encoder.`` -> f32 tensors."""
     raw = np.memmap(path or fetch("encoder"), np.uint8, "r")
 
-    def read(place: dict) -> Tensor:
-        if "concat_rows" in place:
-            return torch.cat([read(p) for p in place["concat_rows"]], 1)
-        span = raw[place["offset"] : place["offset"] + place["bytes"]]
-        x = torch.from_numpy(np.frombuffer(span.tobytes(), "<f4").reshape(place["dims"]).copy())
-        return x.T.contiguous() if place.get("transpose") else x
+    def span(start: int, size: int) -> np.ndarray:
+        return np.frombuffer(raw[start : start + size].tobytes(), "<f4")
 
-    return {name: read(place) for name, place in sources()["encoder"]["names"].items()}
+    def read(place: dict) -> Tensor:
+        shape = place["shape"]
+        if "pieces" in place:
+            return torch.from_numpy(np.concatenate([span(*p) for p in place["pieces"]]).reshape(shape))
+        values = torch.from_numpy(span(place["at"], 4 * math.prod(shape)).copy())
+        if place.get("transposed"):  # the shape is the official one, the file holds [in, out]
+            return values.reshape(shape[::-1]).T.contiguous()
+        return values.reshape(shape)
+
+    return {name.removeprefix(PREFIX): read(place) for name, place in sources()["encoder"]["names"].items()}
 
 
 def decoder_tensors(path: Path | None = None) -> dict[str, Tensor]:
@@ -112,8 +122,8 @@ def decoder_tensors(path: Path | None = None) -> dict[str, Tensor]:
             out[source["names"][t.name]] = w
             continue
         layer, part = parts[1], parts[2]
-        if part in source["unpermute"]:  # the file interleaves each head's rotary halves; upstream keeps them apart
-            heads = source["unpermute"][part]
+        if part in INTERLEAVED_HEADS:
+            heads = INTERLEAVED_HEADS[part]
             w = w.reshape(heads, w.shape[0] // heads // 2, 2, -1).transpose(1, 2).reshape(w.shape)
         out[source["names"][f"blk.{{i}}.{part}.weight"].format(i=layer)] = w
     return out

@@ -3,14 +3,15 @@
     python -m groma_training.export --config configs/groma-s.toml --stage align --start RUNS/… --out models/groma-s
 
 Only what differs from the frozen bases is written: encoder blocks that were tuned, the proposer, the region encoder, the
-bridge, the new tokens, and LoRA pairs beside the decoder's matrices.  `bases.json` says where the rest comes from and
-which of its tensors the folder replaces.
+bridge, the new tokens, and LoRA pairs beside the decoder's matrices.  `bases.json` says where the rest comes from; a tensor
+in the folder wins over the base's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +44,6 @@ def own_tensors(g: Groma) -> dict[str, Tensor]:
     return out
 
 
-def bases_json(tensors: dict[str, Tensor]) -> dict:
-    """Where the frozen tensors lie, and which of them this folder holds in another version."""
-    out = bases.sources()
-    prefix = "perceiver.vis_encoder."
-    out["encoder"]["replaced"] = sorted(k for k in tensors if k.startswith(prefix))
-    return out
-
-
 def write_folder(g: Groma, out: Path, changes: dict | None = None) -> int:
     """Writes the folder, returns the weights' size in bytes."""
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +55,8 @@ def write_folder(g: Groma, out: Path, changes: dict | None = None) -> int:
     _write(out / "tokenizer_additions.json", {
         "base_vocab": vocabulary, "first_id": vocabulary, "special": True, "lstrip": False, "rstrip": False,
         "normalized": False, "tokens": ADDED_TOKENS})
-    _write(out / "bases.json", bases_json(tensors))
+    if (out / "bases.json").resolve() != bases.SOURCES:
+        shutil.copyfile(bases.SOURCES, out / "bases.json")
     return (out / "model.safetensors").stat().st_size
 
 

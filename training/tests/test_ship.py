@@ -11,17 +11,17 @@ def test_photos_and_bases_arrive(tmp_path, monkeypatch):
     Image.new("RGB", (1024, 768), "teal").save(tmp_path / "a.png")
     write_jsonl([Photo("a", "a.png", 1024, 768, [Object((100, 100, 300, 200), "dog")], captions=["A dog."])],
                 tmp_path / "list.jsonl")
-    (tmp_path / "base.bin").write_bytes(bytes(range(256)) * 200_000)
-    monkeypatch.setattr(bases, "fetch", lambda kind: tmp_path / "base.bin")
+    for kind in ("encoder", "decoder"):
+        (tmp_path / kind).write_bytes(kind.encode() * 6_000_000)
+    monkeypatch.setattr(bases, "fetch", lambda kind: tmp_path / kind)
     parts = ship.write_parts(ship.members({"corpus.jsonl": tmp_path / "list.jsonl"}), tmp_path / "parts", 25)
     assert len(parts) > 2 and all(p.stat().st_size <= 25_000_000 for p in parts)
-    assert ship.unpack(parts[1:], tmp_path / "there") == [str(tmp_path / "there" / "bases" / "base.bin")]
-    assert list(read_jsonl(tmp_path / "there" / "corpus.jsonl")) == [], "the photo is in the part that is still to come"
+    assert ship.unpack(parts[1:], tmp_path / "there") == [str(tmp_path / "there" / "bases" / "encoder")]
     assert ship.unpack(parts[:1], tmp_path / "there") == []
     photo, = read_jsonl(tmp_path / "there" / "corpus.jsonl")
     assert (photo.width, photo.height) == (512, 384) and photo.objects[0].box == (50, 50, 150, 100)
     assert Image.open(photo.file).size == (512, 384)
-    assert (tmp_path / "there" / "bases" / "base.bin").read_bytes() == (tmp_path / "base.bin").read_bytes()
+    assert (tmp_path / "there" / "bases" / "decoder").read_bytes() == (tmp_path / "decoder").read_bytes()
 
 
 def test_broken_slices_are_noticed(tmp_path):
