@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from groma_training.data import coco, voc, yolo
+from groma_training.data import coco, conversations, flickr, referring, visual_genome, voc, yolo
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl, write_jsonl
 
 NEAR_BITS = 16
@@ -70,8 +70,18 @@ def read_source(source: dict) -> Iterator[Photo]:
         yield from voc.read_voc_list(source["path"], source["photos"])
     elif kind == "yolo":
         yield from yolo.read_yolo(source["images"], source["labels"], source["names"], source["id"])
+    elif kind == "refcoco":
+        yield from referring.read_refcoco(source["refs"], source["annotations"], source["photos"], source["split"])
+    elif kind == "visual-genome":
+        yield from visual_genome.read_regions(source["regions"], source["image_data"], source["photos"])
+    elif kind == "flickr30k":
+        yield from flickr.read_flickr30k(source["path"], source["photos"])
+    elif kind == "llava":
+        yield from conversations.read_llava(source["path"], source["photos"])
+    elif kind == "groma-instruct":
+        yield from conversations.read_groma_instruct(source["path"], source["photos"])
     else:
-        raise ValueError(f"reader {kind!r}: expected jsonl, coco, coco-list, voc, voc-list or yolo")
+        raise ValueError(f"reader {kind!r} is unknown")
 
 
 def gather(spec: dict) -> tuple[list[Photo], Counter]:

@@ -3,6 +3,8 @@
     python -m groma_training.evaluate --model models/groma-s --photos heldout.jsonl [--card models/groma-s/MODEL_CARD.md]
     python -m groma_training.evaluate --groma target/release/groma --model models/groma-s --photos heldout.jsonl
 
+The paper's benchmarks go the same way, given the data: RefCOCO/+/g as photos with phrases (reader "refcoco" of
+``groma_training.data.gather``) with ``--only referring``, LVIS-Ground as photos with objects with ``--only lvis_ground``.
 With ``--groma`` the same questions go through the Rust command line (what needs the inside of the model is then left
 out); ``--only`` and ``--limit`` make it shorter, and the table says on how many photos each figure stands.
 """
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--photos", required=True, type=Path, help="JSONL of held-out photos")
     parser.add_argument("--groma", help="path of the command line; without it torch is used")
-    parser.add_argument("--only", nargs="*", choices=(*MEASURES, "grammar"), default=list(MEASURES))
+    parser.add_argument("--only", nargs="*", choices=(*MEASURES, "lvis_ground", "grammar"), default=list(MEASURES))
     parser.add_argument("--limit", type=int, help="measure on this many photos, drawn with a fixed seed")
     parser.add_argument("--card", type=Path, help="model card whose table is replaced")
     parser.add_argument("--out", type=Path, help="figures as JSON")

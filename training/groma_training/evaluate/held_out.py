@@ -22,6 +22,7 @@ from groma_training.data.voc import VOC_20
 from groma_training.evaluate.engines import NO_BOXES, Engine, TorchEngine
 from groma_training.evaluate.metrics import (
     Figure,
+    as_many_recall,
     average_recall,
     best_overlaps,
     f1,
@@ -136,6 +137,23 @@ def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: i
         alarms.append((false, len(asked)))
     return [f1("detect-all F1@0.5 (present categories)", found_rows),
             ratio("detect-all false alarms (absent categories)", alarms)]
+
+
+def lvis_ground(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
+    """LVIS-Ground: every annotated category of a photo is asked for; average recall of what is found, and AS-MANY, where
+    only as many of the found boxes count as there are true ones."""
+    recall, as_many = [], []
+    for photo in photos:
+        found_sum, many_sum, boxes = 0.0, 0.0, 0
+        for label in sorted({o.label for o in photo.objects if not o.iscrowd}):
+            want, answer = truth(photo, label), engine.ask(photo, "detect", label, NO_BOXES)
+            found = answer.boxes[answer.cited()]
+            found_sum += average_recall(best_overlaps(want, found))
+            many_sum += as_many_recall(want, found) * len(want)
+            boxes += len(want)
+        recall.append((found_sum, boxes))
+        as_many.append((many_sum, boxes))
+    return [ratio("LVIS-Ground AR (0.50:0.95)", recall), ratio("LVIS-Ground AS-MANY AR (0.50:0.95)", as_many)]
 
 
 def captions(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:

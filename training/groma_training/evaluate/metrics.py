@@ -107,9 +107,8 @@ def greedy_matches(truth: Tensor, found: Tensor, threshold: float = 0.5) -> int:
         count += 1
 
 
-def as_many_recall(truth: Tensor, found: Tensor, scores_ranked: bool = True) -> float:
-    """LVIS-Ground's AS-MANY protocol: the m most confident of the found boxes against the m true ones, the average
-    recall over the usual thresholds of one (photo, category) question."""
-    if scores_ranked:
-        found = found[: len(truth)]
+def as_many_recall(truth: Tensor, found: Tensor) -> float:
+    """LVIS-Ground's AS-MANY protocol: the first m of the found boxes against the m true ones, the average recall over the
+    usual thresholds of one (photo, category) question.  Found boxes come in the order of citation."""
+    found = found[: len(truth)]
     return sum(greedy_matches(truth, found, t) for t in THRESHOLDS) / len(THRESHOLDS) / max(1, len(truth))
