@@ -68,11 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--stage", default="align")
+    parser.add_argument("--model", help="folder with config.json, if not the configuration's")
     parser.add_argument("--start", nargs="*", help="runs' checkpoints or model folders, later ones win")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of config.json")
     options = parser.parse_args()
-    s = load_settings(options.config, options.stage)
+    s = load_settings(options.config, options.stage, [f"model={options.model}"] if options.model else [])
     s = replace(s, start=options.start if options.start is not None else s.start)
     photos = [p for path in s.photos for p in read_jsonl(path)]
     speaker, _, _ = build(s, options.out, photos)

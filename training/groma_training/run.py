@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 
 
@@ -181,11 +181,11 @@ class Run:
 
 def fastest_device() -> torch.device:
     """This process's device, as accelerate will choose it."""
-    return Accelerator().device
+    return PartialState().device
 
 
 def process_count() -> int:
-    return Accelerator().num_processes
+    return PartialState().num_processes
 
 
 def averaged(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
