@@ -22,14 +22,15 @@ from groma_training.data.coco import COCO_80
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
 from groma_training.language import Sample, Speaker, choose_regions, scene_of
-from groma_training.model.groma import Groma, load_groma
+from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN
-from groma_training.run import Run, Schedule, averaged, plan, process_count
+from groma_training.run import Run, Schedule, plan, process_count
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, view
 from groma_training.vocabulary import COLOURS, NOUNS
+from groma_training.weights import read_weights
 
 
 class Material:
@@ -179,15 +180,6 @@ def keep_what_regions_show(g: Groma, values: dict[str, torch.Tensor]) -> None:
     turn = torch.linalg.pinv(values[name + "updims.weight"].float()) @ roi.updims.weight
     roi.flatten_linear.weight.copy_(turn @ roi.flatten_linear.weight)
     roi.flatten_linear.bias.copy_(turn @ roi.flatten_linear.bias)
-
-
-def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """A run's averaged weights, a model folder's, or any saved {"model": {name: tensor}}."""
-    if Path(path).is_dir():
-        return dict(load_groma(path, keep_lora=True).named_parameters())
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    values = averaged(path)[0] if "average" in saved else saved["model"]
-    return {k.removeprefix("groma."): v for k, v in values.items()}
 
 
 def parameter_groups(speaker: Speaker, s: Settings) -> list[dict]:

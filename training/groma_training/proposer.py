@@ -31,6 +31,7 @@ from groma_training.nouns import Nouns
 from groma_training.run import Run, Schedule, fastest_device, plan, process_count
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, to_input, view
+from groma_training.weights import read_weights
 
 UNKNOWN, NOTHING = -1, -2
 SMALLEST_BOX = 0.008  # of the view's side: thinner boxes are not taught
@@ -193,6 +194,11 @@ def ridge_start(model: Stage1, photos: list[Photo], nouns: Nouns, c: GromaConfig
     return whiten.ridge_start(model, batches)
 
 
+def names(model: Stage1) -> set[str]:
+    """What a start may set: all that is trained, and the projection into the decoder's space."""
+    return {n for n, p in model.named_parameters() if p.requires_grad or ".updims." in n}
+
+
 def parameter_groups(model: Stage1, s: Settings) -> list[dict]:
     """Blocks of the encoder, the region encoder (wide fan-in, a solved start) and sampling offsets learn more slowly than
     the proposer."""
@@ -228,7 +234,10 @@ def main() -> None:
     augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
     model.half_trunk()
     model.to(fastest_device())
-    if not (options.run / "checkpoint.pt").exists():
+    if s.start:
+        for path in s.start:
+            model.load_state_dict({k: v for k, v in read_weights(path).items() if k in names(model)}, strict=False)
+    elif not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
         print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
     steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)

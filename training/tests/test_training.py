@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from groma_training import boxes, whiten
+from groma_training import boxes, weights, whiten
 from groma_training.detection_loss import Truth, proposal_loss
 from groma_training.dialogue import Writer, pack
 from groma_training.language import Sample, Speaker
@@ -78,11 +78,11 @@ def test_batches_equal_single_samples(speaker):
     with torch.no_grad():
         together = float(model(samples)[0])
         alone = [float(model([s])[0]) for s in samples]
-    weights = []
+    shares = []
     for s in samples:
         target = s.packed.labels[s.packed.labels >= 0]
-        weights.append(float(torch.where(target >= writer.special.index[0], 2.0, 1.0).sum()))
-    mean = sum(a * w for a, w in zip(alone, weights, strict=True)) / sum(weights)
+        shares.append(float(torch.where(target >= writer.special.index[0], 2.0, 1.0).sum()))
+    mean = sum(a * w for a, w in zip(alone, shares, strict=True)) / sum(shares)
     assert abs(together - mean) < 1e-4
 
 
@@ -114,6 +114,9 @@ def test_a_stopped_run_goes_on(tmp_path):
     _, first = some(100, 7)
     values, notes = averaged(first.checkpoint)
     assert notes["step"] == 7 and set(values) == {"a", "b"}
+    assert weights.write_small(first.checkpoint, tmp_path / "small", "scenes")["step"] == "7"
+    small = weights.read_weights(tmp_path / "small" / "scenes.safetensors")
+    assert torch.allclose(small["a"], values["a"], atol=1e-3) and torch.equal(small["b"], torch.ones(2))
     start, second = some(100, 8)
     assert start == 7 and second.average.count == 8
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 1
