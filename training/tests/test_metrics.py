@@ -1,11 +1,15 @@
-"""Measures on cases small enough to know the answer."""
+"""Measures on cases small enough to know the answer, and the command line as an engine."""
 
+import json
+
+import pytest
 import torch
+from PIL import Image
 
 from groma_training.data.photo import Object, Photo, Phrase
 from groma_training.evaluate import metrics
 from groma_training.evaluate.card import BEGIN, END, table, write_table
-from groma_training.evaluate.engines import Answer
+from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
 from groma_training.evaluate.held_out import captions, detect_all, proposals, referring
 from groma_training.grounding import Segment
 
@@ -84,3 +88,34 @@ def test_table_is_replaced_in_place(tmp_path):
     write_table(card, table([metrics.ratio("recall", [(1, 2)])], "1 photo"))
     text = card.read_text()
     assert "old" not in text and "| recall | 0.500 |" in text and text.endswith("## After\n")
+
+
+STUB = """#!/bin/sh
+cat > /dev/null
+echo "$@" >> {log}
+if [ "$1" = regions ]; then echo '{regions}'; elif [ "$3" = broken ]; then echo no model >&2; exit 3; else echo '{answer}'; fi
+"""
+
+
+def test_command_line_engine_reads_what_groma_prints(tmp_path):
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    photo = Photo("a", str(tmp_path / "a.png"), 100, 80)
+    regions = [{"id": 0, "box": [1, 2, 30, 40], "score": 0.9}, {"id": 1, "box": [5, 5, 9, 9], "score": 0.4}]
+    answer = {"photo": {"width": 100, "height": 80}, "text": "a dog", "regions": regions, "tokens": [1, 2, 3], "stopped": "end",
+              "segments": [{"index": 0, "kind": "phrase", "text": "a dog", "closed": True, "regions": regions[1:]},
+                           {"index": 1, "kind": "text", "text": "runs", "closed": True, "regions": []}]}
+    stub, log = tmp_path / "groma", tmp_path / "log"
+    stub.write_text(STUB.format(log=log, regions=json.dumps({"regions": regions}), answer=json.dumps(answer)))
+    stub.chmod(0o755)
+    engine = CommandLineEngine(str(stub), "pack")
+    found, scores = engine.proposals(photo, 50)
+    assert found.tolist() == [[1, 2, 30, 40], [5, 5, 9, 9]] and scores[0] == 0.9
+    said = engine.ask(photo, "detect", "dog", NO_BOXES)
+    assert said.cited() == [1] and said.tokens == 3
+    assert said.segments == [Segment("a dog", True, [1]), Segment("runs", False, [])]
+    engine.ask(photo, "caption", "", torch.tensor([[1.0, 2, 3, 4]]))
+    with pytest.raises(RuntimeError, match="exit code 3: no model"):
+        engine.ask(photo, "detect", "broken", NO_BOXES)
+    calls = log.read_text().splitlines()
+    assert calls[0].startswith("regions - --limit 50 --min-score 0 --nms 0.6 --model pack --json")
+    assert calls[2].startswith("caption - --box=1.00,2.00,3.00,4.00 --model pack")

@@ -169,7 +169,11 @@ class TorchEngine:
 
 @dataclass
 class CommandLineEngine:
-    """The same questions through `groma … --json`; what it prints is already in pixels."""
+    """The same questions through `groma … --json`; what it prints is already in pixels.
+
+    `groma regions` keeps at most the model's ``max_region_num`` regions, whatever the limit: where that is below 100, recall
+    at 100 proposals cannot be measured this way.
+    """
 
     binary: str
     model: str
@@ -191,14 +195,10 @@ class CommandLineEngine:
         marks = [f"--box={','.join(f'{v:.2f}' for v in box)}" for box in refer.tolist()]
         arguments = [text, *marks] if task in ("ask", "detect", "locate") else marks
         raw = self._run(task, photo, *arguments)
-        found = {r["id"]: r["box"] for s in raw["segments"] for r in s.get("regions", [])}
-        table = torch.zeros(max(found, default=-1) + 1, 4)
-        for key, box in found.items():
-            table[key] = torch.tensor(box)
+        table = torch.tensor([r["box"] for r in sorted(raw["regions"], key=lambda r: r["id"])]).reshape(-1, 4)
         segments = [Segment(s["text"], s["kind"] == "phrase", [r["id"] for r in s.get("regions", [])])
                     for s in raw["segments"]]
-        tokens = raw.get("tokens", 0)
-        return Answer(segments, table, len(tokens) if isinstance(tokens, list) else tokens)
+        return Answer(segments, table, len(raw["tokens"]))
 
 
 def pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:

@@ -104,18 +104,14 @@ def referring(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
             want = torch.tensor([p.boxes[0]], dtype=torch.float32)
             cited = answer.cited()
             counts["rec"] += bool(cited) and float(iou_matrix(want, answer.boxes[cited[:1]])) >= 0.5
-            if isinstance(engine, TorchEngine):  # the command line tells only the regions that were cited
-                overlap = iou_matrix(want, answer.boxes)[0]
-                counts["ceiling"] += float(overlap.max()) >= 0.5
-                counts["largest"] += float(overlap[area(answer.boxes).argmax()]) >= 0.5
-                counts["best"] += float(overlap[0]) >= 0.5
+            overlap = iou_matrix(want, answer.boxes)[0]
+            counts["ceiling"] += float(overlap.max()) >= 0.5
+            counts["largest"] += float(overlap[area(answer.boxes).argmax()]) >= 0.5
+            counts["best"] += float(overlap[0]) >= 0.5
         for name in ("rec", "ceiling", "largest", "best"):
             tally[name].append((counts[name], len(phrases)))
-    out = [ratio("REC accuracy@0.5", tally["rec"])]
-    if isinstance(engine, TorchEngine):
-        out += [ratio("  ceiling: any region fits", tally["ceiling"]), ratio("  rule: always the largest", tally["largest"]),
-                ratio("  rule: always the best scored", tally["best"])]
-    return out
+    return [ratio("REC accuracy@0.5", tally["rec"]), ratio("  ceiling: any region fits", tally["ceiling"]),
+            ratio("  rule: always the largest", tally["largest"]), ratio("  rule: always the best scored", tally["best"])]
 
 
 def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: int = 4, seed: int = 0) -> list[Figure]:
