@@ -47,7 +47,7 @@ def main() -> None:
     photos = [p for p in read_jsonl(options.photos) if p.exhaustive]
     random.Random(0).shuffle(photos)
     nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer())
-    share = proposer.rarity(photos, nouns).sqrt()  # milder than for gradients: the measure counts every box alike
+    share = proposer.rarity(photos, nouns)
     roi = groma.region_encoder.roi_align
     inverse = torch.linalg.pinv(roi.updims.weight)
     encoder = groma.perceiver.vis_encoder.to(torch.bfloat16)

@@ -53,12 +53,12 @@ WORDING = {"detect": "Locate all <p>{}</p> in this image.", "locate": "Locate <p
 
 @dataclass
 class Look:
-    """What depends on the photo alone."""
+    """What depends on the photo alone; proposals are made when first asked for."""
 
     states: list[Tensor]
-    boxes: Tensor  # [Q,4] centre form
-    scores: Tensor
     image: Tensor  # image tokens
+    boxes: Tensor | None = None  # [Q,4] centre form
+    scores: Tensor | None = None
 
 
 @dataclass
@@ -87,19 +87,27 @@ class TorchEngine:
         rgb = np.asarray(self.store.open(photo))
         pixels = torch.from_numpy(preprocess.resize(rgb, self.model.c.image_size)).permute(2, 0, 1)
         states = self.model.perceiver.vis_encoder(to_input(pixels)[None].to(self.device))
-        out = self.model.perceiver.propose(states)
-        look = Look(states, out.boxes[0], out.scores[0], self.model.image_tokens(states)[0])
+        look = Look(states, self.model.image_tokens(states)[0])
         self._last = (photo.id, look)
         return look
 
-    def proposals(self, photo: Photo, limit: int) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def proposed(self, photo: Photo) -> Look:
+        """``look`` with its proposals."""
         look = self.look(photo)
+        if look.boxes is None:
+            out = self.model.perceiver.propose(look.states)
+            look.boxes, look.scores = out.boxes[0], out.scores[0]
+        return look
+
+    def proposals(self, photo: Photo, limit: int) -> tuple[Tensor, Tensor]:
+        look = self.proposed(photo)
         keep = nms(boxes.corners(look.boxes), look.scores, 0.6, 0.0, limit)
         return _pixels(look.boxes[keep], photo), look.scores[keep].cpu()
 
     def regions(self, photo: Photo, refer: Tensor) -> tuple[Tensor, Tensor]:
         """Kept regions [R,4] in centre form, and each user box's region."""
-        c, look = self.model.c, self.look(photo)
+        c, look = self.model.c, self.proposed(photo)
         size = torch.tensor([photo.width, photo.height] * 2, dtype=torch.float32)
         own = boxes.centres(refer.reshape(-1, 4) / size).to(look.boxes)
         _, kept, match = select(look.boxes, look.scores, own, nms_thres=c.nms_thres, score_thres=c.box_score_thres,
