@@ -44,8 +44,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    # oneDNN's f32 products on processors with AMX: twice as fast, errors of 1e-6.
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     photos = [p for p in read_jsonl(options.photos) if p.exhaustive]
     if options.limit:
         photos = random.Random(0).sample(photos, min(options.limit, len(photos)))
