@@ -10,7 +10,7 @@ from groma_training.data.photo import Object, Photo, Phrase
 from groma_training.evaluate import metrics
 from groma_training.evaluate.card import BEGIN, END, table, write_table
 from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
-from groma_training.evaluate.held_out import captions, detect_all, proposals, referring
+from groma_training.evaluate.held_out import captions, detect_all, proposals, referring, region_said
 from groma_training.grounding import Segment
 
 BOX, FAR = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 90.0, 90.0)
@@ -26,6 +26,8 @@ class Fixed:
         table = torch.tensor([BOX, FAR])
         if task == "describe":
             return Answer([Segment("A big dog", True, [0, 1]), Segment("on"), Segment("a thing", True, [1])], table)
+        if task == "caption":
+            return Answer([Segment("A small dog.")], table)
         return Answer([Segment("", True, [0] if text in ("dog", "cat", "the dog") else [])], table)
 
 
@@ -61,6 +63,11 @@ def test_caption_precision_tells_what_it_could_not_map():
     found = captions(Fixed(), [PHOTO])
     assert value(found, "grounded captions").value == 0.5
     assert value(found, "phrases that map to no").value == 0.5
+
+
+def test_first_mentions_are_mapped_to_categories():
+    said = region_said(Fixed(), [PHOTO])
+    assert value(said, "region category").value == 0.5 and value(said, "boxes that are not").questions == 2
 
 
 def test_greedy_matching_takes_each_box_once():

@@ -28,7 +28,7 @@ from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
 from groma_training.nouns import Nouns
 
 INSIDE = ("region_category", "caption_perplexity")
-MEASURES = ("proposals", "region_category", "referring", "detect_all", "captions", "caption_perplexity")
+MEASURES = ("proposals", "region_category", "region_said", "referring", "detect_all", "captions", "caption_perplexity")
 
 
 def main() -> None:

@@ -91,6 +91,24 @@ def region_category(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns) 
             ratio("  rule: always \"person\"", person)]
 
 
+def region_said(engine: Engine, photos: Iterable[Photo], most: int = 2, seed: int = 0) -> list[Figure]:
+    """First mention: an annotated box is the first thing asked about a photo, and the answer's head noun must be its
+    category.  At most ``most`` boxes a photo, drawn with a fixed seed."""
+    rng, rows, others = random.Random(seed), [], []
+    for photo in photos:
+        categories = frozenset(LABEL_SETS.get(photo.label_set, ()))
+        objects = [o for o in photo.objects if not o.iscrowd and o.label in categories]
+        chosen = rng.sample(objects, min(most, len(objects)))
+        right = []
+        for o in chosen:
+            answer = engine.ask(photo, "caption", "", torch.tensor([o.box], dtype=torch.float32))
+            right.append(category_of(" ".join(s.text for s in answer.segments), categories) == o.label)
+        rows.append((sum(right), len(right)))
+        rest = [ok for ok, o in zip(right, chosen, strict=True) if o.label != "person"]
+        others.append((sum(rest), len(rest)))
+    return [ratio("region category, as said of a user's box", rows), ratio("  boxes that are not persons", others)]
+
+
 def referring(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
     """REC: the first region cited against the phrase's box, and the fixed rules beside it."""
     tally = defaultdict(list)
