@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 from pathlib import Path
 
 import torch
@@ -109,7 +110,7 @@ class Material:
 
 def _renumbered(e: templates.Exchange, first: int) -> templates.Exchange:
     def shift(text: str) -> str:
-        return templates.re.sub(r"<r(\d+)>", lambda m: f"<r{int(m[1]) + first}>", text)
+        return re.sub(r"<r(\d+)>", lambda m: f"<r{int(m[1]) + first}>", text)
 
     return templates.Exchange(shift(e.question), shift(e.answer), e.kind, e.refer, e.weight)
 

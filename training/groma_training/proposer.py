@@ -194,7 +194,7 @@ def ridge_start(model: Stage1, photos: list[Photo], nouns: Nouns, c: GromaConfig
     return whiten.ridge_start(model, batches)
 
 
-def names(model: Stage1) -> set[str]:
+def startable(model: Stage1) -> set[str]:
     """What a start may set: all that is trained, and the projection into the decoder's space."""
     return {n for n, p in model.named_parameters() if p.requires_grad or ".updims." in n}
 
@@ -236,7 +236,7 @@ def main() -> None:
     model.to(fastest_device())
     if s.start:
         for path in s.start:
-            model.load_state_dict({k: v for k, v in read_weights(path).items() if k in names(model)}, strict=False)
+            model.load_state_dict({k: v for k, v in read_weights(path).items() if k in startable(model)}, strict=False)
     elif not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
         print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
