@@ -1,0 +1,1 @@
+"""The training system of Groma: the paper's three stages, export and evaluation."""

@@ -1,0 +1,266 @@
+"""Stage 2: the region encoder, the bridge and the new tokens learn to speak the language model's language.
+
+    accelerate launch -m groma_training.align --config configs/groma-s.toml --run RUNS/stage2
+
+Three kinds of steps, mixed by ``text_share`` and faded by ``fade_steps``: text-only scenes (stage 0), photos whose region
+tokens are clean noun vectors, and photos with the region encoder's own words.  The perceiver is frozen.  groma-7b trains
+the adapters and new tokens alone, as the paper does; groma-s needs LoRA on its small decoder from here on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groma_training import bases, boxes, proposer, scenes, templates
+from groma_training.config import GromaConfig
+from groma_training.data.coco import COCO_80
+from groma_training.data.photo import Photo, PhotoStore, read_jsonl
+from groma_training.dialogue import Writer, pack
+from groma_training.language import Sample, Speaker, choose_regions, scene_of
+from groma_training.model.groma import Groma
+from groma_training.model.select import nms
+from groma_training.nouns import Nouns
+from groma_training.proposer import NOTHING, UNKNOWN
+from groma_training.run import Run, Schedule, plan, process_count
+from groma_training.settings import Settings, load_settings
+from groma_training.views import Augment, View, view
+from groma_training.vocabulary import COLOURS, NOUNS
+from groma_training.weights import read_weights
+
+
+class Material:
+    """Draws samples: made-up scenes and photos."""
+
+    def __init__(self, photos: list[Photo], speaker: Speaker, writer: Writer, nouns: Nouns, s: Settings,
+                 rng: random.Random) -> None:
+        self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
+        self.store, self.most = PhotoStore(), s.scene_regions
+        self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
+        table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
+        words = Nouns([*NOUNS, *COLOURS], table, writer.tokenizer)
+        self.words = dict(zip(words.names, words.vectors, strict=True))
+
+    def made_up(self) -> Sample:
+        made = scenes.make(int(self.most), self.rng)
+        asked = templates.questions(made.scene(NOUNS), self.s.questions, self.rng)
+        # Index tokens of every number are learnt from small scenes too: the first region may be called <r37>.
+        first = self.rng.randint(0, 100 - len(made.names)) if self.rng.random() < 0.7 else 0
+        asked = [_renumbered(e, first) for e in asked]
+        prefix = self.writer.prefix(0, range(first, first + len(made.names)))
+        noise = self.rng.choice([0.0, 0.3, 0.6, 0.9]) * min(1.0, self.most / 25)
+        shown = scenes.tokens(made, self.words, noise)
+        return Sample(pack(self.writer, prefix, asked), torch.tensor(made.boxes), [e.kind for e in asked], shown=shown)
+
+    def photo(self, help_: float) -> Sample | None:
+        s, g = self.s, self.speaker.groma
+        v, regions = self.seen(self.rng.choice(self.photos), Augment(flip=s.flip, colour=s.colour))
+        scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
+        asked = templates.questions(scene, s.questions, self.rng)
+        if not asked:
+            return None
+        labels = torch.tensor([self.nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else
+                               NOTHING if v.photo.exhaustive else UNKNOWN for i in owner.tolist()], dtype=torch.long)
+        clean = torch.where((labels >= 0)[:, None], self.nouns.vectors[labels.clamp(min=0)],
+                            torch.randn(len(labels), self.nouns.vectors.shape[1]) * 0.03)
+        images = (g.side // g.c.image_token_merge) ** 2
+        prefix = self.writer.prefix(images, range(len(regions)))
+        return Sample(pack(self.writer, prefix, asked), regions, [e.kind for e in asked], v.pixels, clean, help_, labels)
+
+    def seen(self, photo: Photo, augment: Augment) -> tuple[View, torch.Tensor]:
+        """A view and its regions: the model's own proposals with the annotated boxes mixed in.
+
+        With ``remember`` views and proposals are computed once a photo and flip (a GPU would wait for them otherwise;
+        600 KB a view).
+        """
+        flipped = self.rng.random() < augment.flip
+        key = (photo.id, flipped)
+        if key not in self.memory:
+            still = Augment(flip=float(flipped), colour=augment.colour)
+            v = view(photo, self.store, self.speaker.groma.c.image_size, still, self.rng, 0.01)
+            found = (v, *self._proposals(v))
+            if self.s.remember:
+                self.memory[key] = found
+        else:
+            found = self.memory[key]
+        v, box, score = found
+        return v, choose_regions(box, score, v, self.rng.choice(self.s.regions), self.rng)
+
+    @torch.no_grad()
+    def _proposals(self, v: View) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best 100 boxes [N,4] after NMS, and their scores."""
+        g = self.speaker.groma
+        device = g.new_input_embs.weight.device
+        states = self.speaker.look(v.pixels[None].to(device))
+        with torch.autocast(device.type, torch.bfloat16):
+            out = g.perceiver.propose([t.float() for t in states[-4:]])
+        box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
+        keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
+        return box[keep], score[keep]
+
+    def harder(self, right: float) -> None:
+        """Scenes grow as single lookups come out right; few regions are learnt long before many."""
+        self.most = min(60.0, self.most * 1.02) if right > 0.7 else self.most
+
+
+def _renumbered(e: templates.Exchange, first: int) -> templates.Exchange:
+    def shift(text: str) -> str:
+        return re.sub(r"<r(\d+)>", lambda m: f"<r{int(m[1]) + first}>", text)
+
+    return templates.Exchange(shift(e.question), shift(e.answer), e.kind, e.refer, e.weight)
+
+
+@torch.no_grad()
+def start_new_tokens(g: Groma, writer: Writer) -> None:
+    """New tokens begin as words the language model already carries from a list into an answer: <rN> as one-token first
+    names, brackets as brackets.  From random vectors a small model takes far longer to bind them."""
+    table = g.llm.model.embed_tokens.weight.float()
+    rows = g.new_input_embs.weight
+    rows.copy_(table.mean(0) + 0.02 * torch.randn_like(rows))
+    base = g.c.llm.vocab_size
+    singles = dict.fromkeys(ids[0] for n in FIRST_NAMES if len(ids := writer.ids(" " + n)) == 1)
+    names = list(singles)[: len(writer.special.index)]
+    if len(names) < len(writer.special.index):
+        raise ValueError(f"only {len(names)} of the first names are single tokens; 100 are needed")
+    for token, name in zip(writer.special.index, names, strict=True):
+        rows[token - base] = table[name]
+    for token, like in (("<roi>", " ["), ("</roi>", "]"), ("<p>", ' "'), ("</p>", '"'), ("[grounding]", " locate")):
+        rows[writer.tokenizer.token_to_id(token) - base] = table[writer.ids(like)].mean(0)
+    g.extra_lm_head.weight.copy_(rows)
+
+
+FIRST_NAMES = (
+    "John David Mary James Robert Michael William Richard Thomas Charles George Paul Mark Peter Daniel Joseph Henry Edward "
+    "Andrew Stephen Kevin Brian Eric Adam Scott Jack Simon Frank Anthony Martin Christopher Matthew Joshua Benjamin Samuel "
+    "Jonathan Patrick Alexander Ryan Jason Justin Nicholas Kenneth Steven Jeffrey Gary Timothy Jose Larry Dennis Walter "
+    "Jerry Roger Arthur Albert Louis Philip Bruce Ralph Howard Carl Harry Fred Victor Alan Ray Sam Ben Tom Bob Jim Joe Mike "
+    "Bill Dan Steve Chris Alex Max Leo Oscar Lucas Oliver Sarah Anna Emily Emma Alice Laura Maria Susan Karen Lisa Nancy "
+    "Betty Helen Sandra Donna Carol Ruth Sharon Michelle Elizabeth Jennifer Jessica Amanda Melissa Rebecca Rachel Julia Kate "
+    "Jane Lucy Grace Sophie Olivia Charlotte Victoria Catherine Margaret Barbara Patricia Linda Dorothy Virginia Diana Eva "
+    "Clara Rose Lily"
+).split()
+
+
+def build(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Speaker, Writer, Nouns]:
+    """Groma from the bases, then from every earlier run or model folder that ``s.start`` names, in order."""
+    c = GromaConfig.load(s.model)
+    tokenizer, decoder = bases.tokenizer_of(s.decoder_base), bases.decoder_of(s.decoder_base)
+    writer = Writer(tokenizer, c.chat_template, [c.llm.bos_token_id] if c.chat_template == "vicuna" else ())
+    table = decoder["llm.model.embed_tokens.weight"]
+    nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, tokenizer)
+    g = Groma(c)
+    g.perceiver.vis_encoder.load_state_dict(bases.encoder_of(s.encoder_base), strict=False)
+    g.load_state_dict(decoder, strict=False)
+    if s.lora_rank:
+        g.add_lora(s.lora_rank, c.lora_alpha or 2.0 * s.lora_rank)
+    start_new_tokens(g, writer)
+    own = dict(g.named_parameters())
+    with torch.no_grad():
+        g.img_txt_bridge[2].bias.copy_(nouns.centre)
+        for path in s.start:
+            values = read_weights(path)
+            keep_what_regions_show(g, values)
+            for name, value in values.items():
+                if name in own:
+                    own[name].copy_(value)
+    return Speaker(g, writer.special, nouns), writer, nouns
+
+
+def keep_what_regions_show(g: Groma, values: dict[str, torch.Tensor]) -> None:
+    """Where ``values`` bring another ``updims`` but no ``flatten_linear``, the latter is turned so that the product of
+    both, what regions show, stays as it was."""
+    name = "region_encoder.roi_align."
+    if name + "updims.weight" not in values or name + "flatten_linear.weight" in values:
+        return
+    roi = g.region_encoder.roi_align
+    turn = torch.linalg.pinv(values[name + "updims.weight"].float()) @ roi.updims.weight
+    roi.flatten_linear.weight.copy_(turn @ roi.flatten_linear.weight)
+    roi.flatten_linear.bias.copy_(turn @ roi.flatten_linear.bias)
+
+
+def parameter_groups(speaker: Speaker, s: Settings) -> list[dict]:
+    """LoRA pairs at ``lr``, new tokens at half of it, region encoder and bridge at ``vision_lr`` (0: frozen)."""
+    g = speaker.groma
+    g.requires_grad_(False)
+    lora = [p for n, p in g.llm.named_parameters() if "lora_" in n]
+    full = list(g.llm.parameters()) if s.full_llm else []
+    new = [g.new_input_embs.weight, g.extra_lm_head.weight]
+    eyes = [*g.region_encoder.parameters(), *g.img_txt_bridge.parameters()]
+    place = [*g.region_encoder.roi_align.pos_embedd.parameters(), *g.region_encoder.roi_align.updims.parameters()]
+    if s.vision_lr <= 0:
+        eyes = []
+    elif s.place_lr > 0:
+        eyes = [p for p in eyes if all(p is not q for q in place)]
+    groups = [(full or lora, s.lr), (new, s.lr * 0.5), (eyes, s.vision_lr), (place if s.place_lr > 0 else [], s.place_lr)]
+    for group, _ in groups:
+        for p in group:
+            p.requires_grad_(True)
+    return [{"params": p, "lr": lr} for p, lr in groups if p]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--stage", default="align", help="table of the configuration: scenes, align, …")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    s = load_settings(options.config, options.stage, options.set)
+    torch.set_num_threads(s.threads)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    torch.manual_seed(s.seed)
+    photos = [p for path in s.photos for p in read_jsonl(path)]
+    speaker, writer, nouns = build(s, options.run, photos)
+    groups = parameter_groups(speaker, s)
+    half_frozen(speaker)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
+              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
+    material = Material(photos, run.bare, writer, nouns, s, run.rng)
+    material.most = run.notes.get("most", material.most)
+    weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
+    while not run.done:
+        help_ = max(0.0, 1 - run.step / s.fade_steps) if s.fade_steps else 0.0
+        samples = []
+        while len(samples) < s.batch:
+            sample = material.made_up() if run.rng.random() < s.text_share else material.photo(help_)
+            if sample is not None:
+                samples.append(sample)
+        if "one" in (report := teach(run, samples, nouns, weight, s)) and any(x.pixels is None for x in samples):
+            material.harder(report["one"])
+        run.notes = {"most": material.most, "names": nouns.names}
+
+
+def teach(run: Run, samples: list[Sample], nouns: Nouns, weight: torch.Tensor, s: Settings) -> dict[str, float]:
+    """One piece: the language model's loss and, where the region encoder is trained, its category loss kept beside it
+    (without that it forgets what things are)."""
+    with run.accelerator.accumulate(run.model):
+        with run.accelerator.autocast():
+            loss, report, real = run.model(samples)
+        if real is not None and s.vision_lr > 0 and s.region_weight:
+            labels = torch.cat([x.labels for x in samples if x.pixels is not None]).to(real.device)
+            region, report["right"] = proposer.region_loss(real, labels, nouns, weight)
+            loss = loss + s.region_weight * region
+        run.learn(loss, report)
+    run.tell()
+    return report
+
+
+def half_frozen(speaker: Speaker) -> None:
+    """Frozen matrices in bf16; what is trained stays in f32."""
+    g = speaker.groma
+    g.perceiver.vis_encoder.to(torch.bfloat16)
+    for module in g.llm.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own) and not isinstance(module, nn.LayerNorm):
+            for name, p in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(p.to(torch.bfloat16), requires_grad=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Readers: every published format becomes `Photo` records."""

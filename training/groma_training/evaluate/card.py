@@ -1,0 +1,25 @@
+"""The table in the model card, between two marks, replaced whole at every measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from groma_training.evaluate.metrics import Figure
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def table(figures: Sequence[Figure], caption: str) -> str:
+    head = ["| measure | value | 95 % interval | photos | questions | note |", "|---|---|---|---|---|---|"]
+    return "\n".join([BEGIN, "", f"{caption}. Intervals resample photos.", "", *head, *(f.row() for f in figures), "", END])
+
+
+def write_table(card: Path, text: str) -> None:
+    """Replaces what stands between the marks; a card without marks gets the table at its end."""
+    old = card.read_text() if card.exists() else ""
+    if BEGIN in old and END in old:
+        new = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
+    else:
+        new = old.rstrip("\n") + ("\n\n" if old else "") + text + "\n"
+    card.write_text(new)

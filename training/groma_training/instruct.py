@@ -1,0 +1,107 @@
+"""Stage 3: instruction tuning on whole conversations, LoRA or the full language model.
+
+    accelerate launch -m groma_training.instruct --config configs/groma-s.toml --run RUNS/stage3
+
+Unlike stage 2 a sample is one conversation of several turns about an image, each answer learnt, later turns reading the
+earlier ones: find-all and REC turns, region descriptions, grounded captions, absent categories, and the turns of LLaVA,
+ShareGPT4V and Groma Instruct.  Regions stand in random order, so that ids carry no habit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+
+from groma_training import proposer, templates
+from groma_training.align import Material, build, half_frozen, parameter_groups, teach
+from groma_training.boxes import corners, iou_matrix
+from groma_training.data.coco import COCO_80
+from groma_training.data.photo import read_jsonl
+from groma_training.dialogue import Packed, Writer
+from groma_training.language import SHOWN_AT, Sample, scene_of
+from groma_training.proposer import NOTHING, UNKNOWN
+from groma_training.run import Run, Schedule, plan, process_count
+from groma_training.settings import load_settings
+from groma_training.templates import Exchange
+from groma_training.tokens import IGNORE
+from groma_training.views import Augment, View, normalised, seen_boxes
+
+
+class Conversations(Material):
+    """Photos as conversations; ``packed`` then holds one branch that every later turn continues."""
+
+    def photo(self, help_: float) -> Sample | None:
+        s, g = self.s, self.speaker.groma
+        chosen = self.rng.choice(self.photos)
+        # What turns say may name left and right.
+        v, regions = self.seen(chosen, Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour))
+        scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
+        turns = spoken_turns(v, regions)
+        asked = turns or templates.questions(scene, s.questions, self.rng)
+        if not asked:
+            return None
+        labels = torch.tensor([self.nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else
+                               NOTHING if v.photo.exhaustive else UNKNOWN for i in owner.tolist()], dtype=torch.long)
+        images = (g.side // g.c.image_token_merge) ** 2
+        packed = conversation(self.writer, asked, images, len(regions))
+        return Sample(packed, regions, [asked[0].kind], v.pixels, labels=labels)
+
+
+def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:
+    """A photo's own turns, their boxes named by the regions that show them."""
+    if not v.photo.turns:
+        return []
+    names = []
+    for turn in v.photo.turns:
+        if not turn.boxes or not len(regions):
+            names.append([None] * len(turn.boxes))
+            continue
+        rows, _ = seen_boxes(normalised(v.photo, turn.boxes), v.window, v.flipped)
+        value, at = iou_matrix(corners(rows), corners(regions)).max(1)
+        names.append([int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)])
+    return templates.conversation(v.photo.turns, names)
+
+
+def conversation(writer: Writer, asked: list[Exchange], images: int, regions: int) -> Packed:
+    """All turns in one branch: positions and attention run straight through."""
+    ids, labels = writer.conversation(asked, images, range(regions))
+    refers = [e.refer for e in asked if e.refer is not None]
+    n = len(ids)
+    return Packed(torch.tensor(ids), torch.arange(n), torch.full((n,), -1), torch.tensor([*labels[1:], IGNORE]),
+                  torch.tensor(refers, dtype=torch.long))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    s = load_settings(options.config, "instruct", options.set)
+    torch.set_num_threads(s.threads)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    torch.manual_seed(s.seed)
+    photos = [p for path in s.photos for p in read_jsonl(path)]
+    speaker, writer, nouns = build(s, options.run, photos)
+    groups = parameter_groups(speaker, s)
+    half_frozen(speaker)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
+              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
+    material = Conversations(photos, run.bare, writer, nouns, s, random.Random(run.rng.random()))
+    weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
+    run.notes = {"names": nouns.names}
+    while not run.done:
+        samples = []
+        while len(samples) < s.batch:
+            sample = material.photo(0.0)
+            if sample is not None:
+                samples.append(sample)
+        teach(run, samples, nouns, weight, s)
+
+
+if __name__ == "__main__":
+    main()

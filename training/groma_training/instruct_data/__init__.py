@@ -1,0 +1,1 @@
+"""Groma Instruct: grounded conversations written by a vision model that reads numbers drawn on the regions."""

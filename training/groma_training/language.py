@@ -1,0 +1,159 @@
+"""What stages 2 and 3 share: samples, their batching, and the language model's loss over them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groma_training import boxes, proposer
+from groma_training.dialogue import Packed
+from groma_training.model.encoder import patch_map
+from groma_training.model.groma import Groma
+from groma_training.model.select import nms
+from groma_training.nouns import Nouns
+from groma_training.templates import Scene
+from groma_training.tokens import IGNORE, SpecialIds
+from groma_training.views import View, normalised, seen_boxes, to_input
+
+INDEX_WEIGHT = 2.0  # index tokens carry the answer; words around them are easy
+SHOWN_AT = 0.5  # a region shows an object from this IoU on
+
+
+@dataclass
+class Sample:
+    """One image (or scene) with its packed questions.
+
+    ``regions`` [R,4] in slot order.  ``shown`` [R,H] replaces what the region encoder would say (stage 0), or with
+    ``help`` > 0 is mixed in.  ``labels`` [R]: category of each region, as in ``proposer``.
+    """
+
+    packed: Packed
+    regions: Tensor
+    kinds: list[str]
+    pixels: Tensor | None = None
+    shown: Tensor | None = None
+    help: float = 0.0
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+
+class Speaker(nn.Module):
+    """Groma with its training loss; parameters keep their official names below ``groma.``."""
+
+    def __init__(self, groma: Groma, special: SpecialIds, nouns: Nouns) -> None:
+        super().__init__()
+        self.groma, self.special, self.nouns = groma, special, nouns
+
+    def look(self, pixels: Tensor) -> list[Tensor]:
+        """u8 [B,3,S,S] -> all encoder states, without gradients (the perceiver is frozen from stage 2 on)."""
+        with torch.no_grad():
+            encoder = self.groma.perceiver.vis_encoder
+            return encoder(to_input(pixels).to(encoder.embeddings.cls_token.dtype))
+
+    def regions(self, samples: Sequence[Sample], states: list[Tensor] | None) -> tuple[list[Tensor], Tensor | None]:
+        """Region tokens per sample, and what the encoder says photos' regions show [sum R,H]."""
+        roi = self.groma.region_encoder.roi_align
+        device = roi.updims.weight.device
+        photos = [s for s in samples if s.pixels is not None]
+        real = None
+        if photos:
+            last = [patch_map(s.float(), self.groma.side) for s in states[-len(self.groma.c.region.level_scales) :]]
+            flat = self.groma.region_encoder.flat(last, [s.regions.to(device) for s in photos])
+            real = F.linear(flat.float(), roi.updims.weight.float())
+        out, start = [], 0
+        for s in samples:
+            where = roi.updims(roi.position(s.regions.to(device))).float()
+            if s.pixels is None:
+                out.append(s.shown.to(device) + where)
+                continue
+            own = real[start : start + len(s.regions)]
+            start += len(s.regions)
+            if s.help > 0:  # fades from the clean noun to the encoder's own words
+                own = own + s.help * (s.shown.to(device) - own.detach())
+            out.append(own + where)
+        return out, real
+
+    def forward(self, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, float], Tensor | None]:
+        """-> loss, what to report, and what photos' regions show."""
+        g = self.groma
+        device = g.new_input_embs.weight.device
+        photos = [s for s in samples if s.pixels is not None]
+        states = self.look(torch.stack([s.pixels for s in photos]).to(device)) if photos else None
+        image = iter(g.image_tokens(states)) if photos else None
+        tokens, real = self.regions(samples, states)
+        longest = max(len(s.packed.ids) for s in samples)
+        dtype = g.llm.model.embed_tokens.weight.dtype
+        x, positions, masks = [], [], []
+        none = torch.zeros(0, g.c.llm.hidden_size, device=device)
+        for s, region in zip(samples, tokens, strict=True):
+            ids, extra = s.packed.ids.to(device), longest - len(s.packed.ids)
+            own = next(image) if s.pixels is not None else none
+            x.append(F.pad(g.prompt(ids, self.special, own, region, s.packed.refers.to(device)), (0, 0, 0, extra)))
+            positions.append(F.pad(s.packed.positions.to(device), (0, extra)))
+            mask = F.pad(s.packed.mask(dtype).to(device), (0, extra, 0, extra), value=torch.finfo(dtype).min)
+            masks.append(mask)
+        out = g.llm.model(inputs_embeds=torch.stack(x).to(dtype), attention_mask=torch.cat(masks),
+                          position_ids=torch.stack(positions), use_cache=False).last_hidden_state
+        return *self._loss(out, samples), real
+
+    def _loss(self, hidden: Tensor, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, float]]:
+        total, weights, report = hidden.sum() * 0.0, 0.0, {}
+        first_index = self.special.index[0]
+        for row, s in zip(hidden, samples, strict=True):
+            labels = s.packed.labels.to(row.device)
+            learnt = labels != IGNORE
+            logits = self.groma.logits(row[: len(labels)][learnt]).float()
+            target, owner = labels[learnt], s.packed.owner.to(row.device)[learnt]
+            weight = torch.where(target >= first_index, INDEX_WEIGHT, 1.0)
+            total = total + (F.cross_entropy(logits, target, reduction="none") * weight).sum()
+            weights += float(weight.sum())
+            hit = logits.argmax(-1) == target
+            for b, kind in enumerate(s.kinds):
+                of = owner == b
+                if kind in ("all", "one", "place", "phrase"):
+                    of = of & (target >= first_index)
+                if of.any():
+                    report.setdefault(kind, []).append(float(hit[of].float().mean()))
+        return total / max(weights, 1.0), {k: sum(v) / len(v) for k, v in report.items()}
+
+
+def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: random.Random) -> Tensor:
+    """Proposals with the annotated boxes mixed in (slightly moved, below every real proposal), NMS, random order."""
+    truth = proposer.jitter(v.boxes, 0.04) if len(v.boxes) else v.boxes
+    both = torch.cat([proposed[:budget], truth])
+    value = torch.cat([scores[:budget], torch.full((len(truth),), 1e-3)])
+    kept = both[nms(boxes.corners(both), value, 0.6, 0.0, 100)]
+    order = list(range(len(kept)))
+    rng.shuffle(order)
+    return kept[order]
+
+
+def scene_of(v: View, regions: Tensor, vocabulary: Sequence[str]) -> tuple[Scene, Tensor]:
+    """The view's annotation in terms of its regions, and each region's object (-1: none)."""
+    labels = [v.photo.objects[i].label for i in v.kept]
+    shown: list[int | None] = [None] * len(labels)
+    owner = torch.full((len(regions),), -1)
+    if labels and len(regions):
+        overlap = boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(regions)).nan_to_num(0)
+        value, at = overlap.max(1)
+        shown = [int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)]
+        best, of = overlap.max(0)
+        owner = torch.where(best >= SHOWN_AT, of, owner)
+    phrases = []
+    for p in v.photo.phrases:
+        if len(p.boxes) != 1:
+            continue
+        row, visible = seen_boxes(normalised(v.photo, p.boxes), v.window, v.flipped)
+        if bool(visible.all()) and len(regions):
+            value, at = boxes.iou_matrix(boxes.corners(row), boxes.corners(regions))[0].max(0)
+            if value >= SHOWN_AT:
+                phrases.append((p.text, int(at)))
+    whole = v.window == (0.0, 0.0, 1.0, 1.0)
+    certain = v.photo.exhaustive and whole
+    scene = Scene(labels, [tuple(b) for b in v.boxes.tolist()], shown, v.photo.captions if whole else [], phrases,
+                  vocabulary if certain else (), v.flipped)
+    return scene, owner

@@ -1,0 +1,272 @@
+"""Stage 1: class-agnostic detection with two score heads, and with it, where asked, the encoder's last blocks.
+
+    accelerate launch -m groma_training.proposer --config configs/groma-s.toml --run RUNS/stage1
+
+Upstream freezes its encoder.  groma-s may tune the last blocks (``encoder_from``): the only small base in reach knows
+little about categories.  Then the region encoder and a per-patch classifier are taught along, so that the blocks learn
+what things are and not only where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from groma_training import bases, boxes, whiten
+from groma_training.config import GromaConfig
+from groma_training.data.photo import Photo, PhotoStore, read_jsonl
+from groma_training.detection_loss import Truth, Weights, proposal_loss
+from groma_training.model.encoder import patch_map
+from groma_training.model.groma import Perceiver
+from groma_training.model.region_encoder import RegionEncoder
+from groma_training.nouns import Nouns
+from groma_training.run import Run, Schedule, fastest_device, plan, process_count
+from groma_training.settings import Settings, load_settings
+from groma_training.views import Augment, View, to_input, view
+from groma_training.weights import read_weights
+
+UNKNOWN, NOTHING = -1, -2
+SMALLEST_BOX = 0.008  # of the view's side: thinner boxes are not taught
+BACKGROUND_SHARE = {"coco-80": 1.0}  # lists that name fewer kinds of things are weaker witnesses of absence
+OTHER_BACKGROUND_SHARE = 0.3
+
+
+class Views(IterableDataset):
+    """An endless stream of augmented views, each process and worker with its own draw."""
+
+    def __init__(self, photos: list[Photo], side: int, augment: Augment, seed: str) -> None:
+        self.photos, self.side, self.augment, self.seed = photos, side, augment, seed
+
+    def __iter__(self):
+        worker = get_worker_info()
+        rng = random.Random(f"{self.seed}-{worker.id if worker else 0}")
+        store = PhotoStore()
+        while True:
+            for i in rng.sample(range(len(self.photos)), len(self.photos)):
+                yield view(self.photos[i], store, self.side, self.augment, rng, SMALLEST_BOX)
+
+
+class Stage1(nn.Module):
+    """Perceiver, region encoder and a patch classifier over one encoder pass.  Names below ``perceiver.`` and
+    ``region_encoder.`` are official; ``patch_norm`` and ``patch_head`` are scaffolding and never exported."""
+
+    def __init__(self, c: GromaConfig, nouns: Nouns, encoder_from: int, encoder_base: str = "") -> None:
+        super().__init__()
+        self.perceiver = Perceiver(c)
+        self.region_encoder = RegionEncoder(c.region, c.vision.hidden_size, c.llm.hidden_size)
+        self.patch_norm = nn.LayerNorm(c.vision.hidden_size)
+        self.patch_head = nn.Linear(c.vision.hidden_size, len(nouns.names) + 1)
+        self.nouns, self.cut, self.levels = nouns, encoder_from, len(c.region.level_scales)
+        self.side = c.side
+        self.perceiver.vis_encoder.load_state_dict(bases.encoder_of(encoder_base), strict=False)
+        self.perceiver.vis_encoder.freeze(encoder_from)
+        roi = self.region_encoder.roi_align
+        with torch.no_grad():
+            roi.updims.weight.copy_(nouns.directions(c.region.hidden_dims))
+            roi.updims.bias.copy_(nouns.centre)
+        for module in (roi.updims, roi.pos_embedd):  # the position branch is learnt with the language model
+            module.requires_grad_(False)
+
+    def half_trunk(self) -> None:
+        """Frozen blocks in bf16: on these processors three times as fast as f32."""
+        encoder = self.perceiver.vis_encoder
+        encoder.embeddings.to(torch.bfloat16)
+        encoder.encoder.layer[: self.cut].to(torch.bfloat16)
+
+    def states(self, pixels: Tensor) -> list[Tensor]:
+        """u8 [B,3,S,S] -> the states from the first trained block on, [B,1+N,D]."""
+        encoder = self.perceiver.vis_encoder
+        with torch.no_grad():
+            x = encoder.trunk(to_input(pixels).to(encoder.embeddings.cls_token.dtype), self.cut)
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            return encoder.top(x, self.cut)
+
+    def shows(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
+        """What regions show, in the decoder's input space less its centre: [sum R,H]."""
+        maps = [patch_map(s, self.side).float() for s in states[-self.levels :]]
+        flat = self.region_encoder.flat(maps, regions)
+        return F.linear(flat.float(), self.region_encoder.roi_align.updims.weight)
+
+    def forward(self, pixels: Tensor, regions: list[Tensor]):
+        """-> proposals, what the regions show [sum R,H], patch logits [B,N,C+1]."""
+        states = self.states(pixels)
+        patches = self.patch_head(self.patch_norm(states[-1][:, 1:]))
+        return self.perceiver.propose(states), self.shows(states, regions), patches.float()
+
+
+@dataclass
+class Batch:
+    pixels: Tensor
+    truths: list[Truth]
+    regions: list[Tensor]
+    labels: Tensor  # of all regions: a category, UNKNOWN or NOTHING
+    patches: Tensor  # [B,N]: a category, C for nothing, UNKNOWN
+
+
+def jitter(b: Tensor, amount: float) -> Tensor:
+    """Centre form [N,4] moved and scaled at random, kept inside the image."""
+    noise = torch.randn(len(b), 4) * amount
+    moved = torch.cat([b[:, :2] + noise[:, :2] * b[:, 2:], b[:, 2:] * noise[:, 2:].exp()], 1)
+    out = boxes.centres(boxes.corners(moved).clamp(0, 1))
+    return torch.cat([out[:, :2], out[:, 2:].clamp(min=0.01)], 1)
+
+
+def empty_regions(truth: Tensor, count: int) -> Tensor:
+    """Random boxes that overlap no object by 0.3 or more."""
+    size = torch.rand(count, 2) ** 1.5 * 0.6 + 0.03
+    some = torch.cat([size / 2 + torch.rand(count, 2) * (1 - size), size], 1)
+    if len(truth):
+        near = jitter(truth[torch.randint(len(truth), (max(1, count // 2),))], 0.35)
+        some = torch.cat([some, near])
+        some = some[boxes.iou_matrix(boxes.corners(some), boxes.corners(truth)).max(1).values < 0.3]
+    return some
+
+
+def patch_targets(v: View, labels: Tensor, side: int, nothing: int) -> Tensor:
+    """The category of the smallest box that covers each patch's centre, [side*side]."""
+    full = nothing if v.photo.exhaustive and v.photo.label_set == "coco-80" else UNKNOWN
+    out = torch.full((side, side), full)
+    centre = (torch.arange(side) + 0.5) / side
+    for b, label in sorted(zip(v.boxes.tolist(), labels.tolist(), strict=True), key=lambda x: -x[0][2] * x[0][3]):
+        rows = (centre >= b[1] - b[3] / 2) & (centre <= b[1] + b[3] / 2)
+        columns = (centre >= b[0] - b[2] / 2) & (centre <= b[0] + b[2] / 2)
+        out[rows[:, None] & columns[None]] = label
+    return out.flatten()
+
+
+def collate(views: list[View], nouns_index: dict[str, int], side: int, most: int = 24, empty: int = 6) -> Batch:
+    truths, regions, labels, patches = [], [], [], []
+    for v in views:
+        share = BACKGROUND_SHARE.get(v.photo.label_set, OTHER_BACKGROUND_SHARE) if v.photo.exhaustive else 0.0
+        truths.append(Truth(v.boxes, v.crowds, share))
+        known = torch.tensor([nouns_index.get(v.photo.objects[i].label, UNKNOWN) for i in v.kept], dtype=torch.long)
+        some = torch.randperm(len(v.boxes))[:most]
+        nothing = empty_regions(v.boxes, empty) if v.photo.exhaustive else v.boxes[:0]
+        regions.append(torch.cat([jitter(v.boxes[some], 0.06), nothing]))
+        labels.append(torch.cat([known[some], torch.full((len(nothing),), NOTHING)]))
+        patches.append(patch_targets(v, known, side, len(nouns_index)))
+    return Batch(torch.stack([v.pixels for v in views]), truths, regions, torch.cat(labels), torch.stack(patches))
+
+
+def rarity(photos: list[Photo], nouns: Nouns, power: float = 0.25) -> Tensor:
+    """Weights [C] that lift rare categories, at most fourfold.  The gate counts every box alike, so a little is enough."""
+    seen = Counter(o.label for p in photos for o in p.objects if not o.iscrowd)
+    count = torch.tensor([1.0 + seen[name] for name in nouns.names])
+    return ((count.mean() / count) ** power).clamp(max=4)
+
+
+def region_loss(shown: Tensor, labels: Tensor, nouns: Nouns, weight: Tensor) -> tuple[Tensor, float]:
+    """Regions must lie at their noun's vector, nearer than to any other; empty ones at zero."""
+    known, nothing = labels >= 0, labels == NOTHING
+    loss = shown.sum() * 0
+    right = 0.0
+    if known.any():
+        distance, label = nouns.distances(shown[known]), labels[known]
+        loss = loss + F.cross_entropy(-8 * distance, label, weight=weight)
+        loss = loss + 0.5 * distance.gather(1, label[:, None]).mean()
+        right = float((distance.argmin(1) == label).float().mean())
+    if nothing.any():
+        loss = loss + 0.3 * (shown[nothing] ** 2).sum(1).mean() / nouns.scale**2
+    return loss, right
+
+
+def patch_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy over the patches whose content is known; "nothing" counts little, there is so much of it."""
+    weight = torch.cat([weight, weight.new_tensor([0.15])])
+    known = target != UNKNOWN
+    return F.cross_entropy(logits[known], target[known], weight=weight) if known.any() else logits.sum() * 0
+
+
+def ridge_start(model: Stage1, photos: list[Photo], nouns: Nouns, c: GromaConfig, s: Settings) -> float:
+    """``whiten.ridge_start`` over ``s.start_photos`` plain views."""
+    stream = iter(Views(photos, c.image_size, Augment(flip=0.5), f"start-{s.seed}"))
+    weight, batches = rarity(photos, nouns), []
+    for _ in range(s.start_photos):
+        batches.append((collate([next(stream)], nouns.index, c.side), weight))
+    return whiten.ridge_start(model, batches)
+
+
+def startable(model: Stage1) -> set[str]:
+    """What a start may set: all that is trained, and the projection into the decoder's space."""
+    return {n for n, p in model.named_parameters() if p.requires_grad or ".updims." in n}
+
+
+def parameter_groups(model: Stage1, s: Settings) -> list[dict]:
+    """Blocks of the encoder, the region encoder (wide fan-in, a solved start) and sampling offsets learn more slowly than
+    the proposer."""
+    encoder, region, offsets, rest = [], [], [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        if ".vis_encoder." in name:
+            encoder.append(p)
+        elif name.startswith("region_encoder."):
+            region.append(p)
+        else:
+            (offsets if "sampling_offsets" in name else rest).append(p)
+    groups = [(encoder, s.encoder_lr), (region, s.region_lr), (offsets, s.lr * 0.2), (rest, s.lr)]
+    return [{"params": p, "lr": lr} for p, lr in groups if p]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
+    options = parser.parse_args()
+    s = load_settings(options.config, "proposer", options.set)
+    torch.set_num_threads(s.threads)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    c = GromaConfig.load(s.model)
+    photos = [p for path in s.photos for p in read_jsonl(path)]
+    table = bases.decoder_of(s.decoder_base)["llm.model.embed_tokens.weight"]
+    nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer_of(s.decoder_base))
+    torch.manual_seed(s.seed)
+    model = Stage1(c, nouns, s.encoder_from, s.encoder_base)
+    augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
+    model.half_trunk()
+    model.to(fastest_device())
+    if s.start:
+        for path in s.start:
+            model.load_state_dict({k: v for k, v in read_weights(path).items() if k in startable(model)}, strict=False)
+    elif not (options.run / "checkpoint.pt").exists():
+        whiten.start(model, photos, c)
+        print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(options.run, model, parameter_groups(model, s), Schedule(steps, s.warmup), seed=s.seed,
+              average=s.average, save_minutes=s.save_minutes, accumulate=accumulate,
+              keep=("region_encoder.roi_align.updims.",))
+    run.notes = {"names": nouns.names}
+    device = run.accelerator.device
+    weight, weights = rarity(photos, nouns).to(device), Weights(s.score_weight, s.l1_weight, s.giou_weight)
+    stream = Views(photos, c.image_size, augment, f"{s.seed}-{run.step}-{run.accelerator.process_index}")
+    loader = DataLoader(stream, s.batch, num_workers=s.workers, pin_memory=device.type == "cuda",
+                        prefetch_factor=4 if s.workers else None,
+                        collate_fn=lambda views: collate(views, nouns.index, c.side))
+    run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
+    for batch in loader:
+        truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in batch.truths]
+        with run.accelerator.accumulate(run.model):
+            with run.accelerator.autocast():
+                out, shown, patches = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions])
+            loss, report = proposal_loss(out, truths, weights)
+            report["detection"] = float(loss.detach())
+            region, report["right"] = region_loss(shown, batch.labels.to(device), nouns, weight)
+            patch = patch_loss(patches, batch.patches.to(device), weight)
+            report |= {"region": float(region.detach()), "patch": float(patch.detach())}
+            run.learn(loss + s.region_weight * region + s.patch_weight * patch, report)
+        run.tell()
+        if run.done:
+            break
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Measures on cases small enough to know the answer, and the command line as an engine."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from groma_training.data.photo import Object, Photo, Phrase
+from groma_training.evaluate import metrics
+from groma_training.evaluate.card import BEGIN, END, table, write_table
+from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
+from groma_training.evaluate.held_out import captions, detect_all, proposals, referring, region_said
+from groma_training.grounding import Segment
+
+BOX, FAR = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 90.0, 90.0)
+
+
+class Fixed:
+    """Always proposes two boxes; finds every dog, and a cat that is not there."""
+
+    def proposals(self, photo, limit):
+        return torch.tensor([BOX, (50, 50, 80, 90)])[:limit].float(), torch.tensor([0.9, 0.8])[:limit]
+
+    def ask(self, photo, task, text, refer):
+        table = torch.tensor([BOX, FAR])
+        if task == "describe":
+            return Answer([Segment("A big dog", True, [0, 1]), Segment("on"), Segment("a thing", True, [1])], table)
+        if task == "caption":
+            return Answer([Segment("A small dog.")], table)
+        return Answer([Segment("", True, [0] if text in ("dog", "cat", "the dog") else [])], table)
+
+
+PHOTO = Photo("p", "", 100, 100, [Object(BOX, "dog"), Object(FAR, "car"), Object((0, 0, 99, 99), "dog", True)], True,
+              "voc-20", phrases=[Phrase("the dog", [BOX]), Phrase("both", [BOX, FAR]), Phrase("the car", [FAR])])
+
+
+def value(figures, name):
+    return next(f for f in figures if f.name.strip().startswith(name))
+
+
+def test_proposer_measures():
+    found = proposals(Fixed(), [PHOTO])
+    assert value(found, "proposer recall@0.5, 100").value == 1.0
+    assert value(found, "recall@0.5, 100 proposals, small").questions == 1
+    # One box is exact (10 of 10 thresholds), the other has IoU 0.75 (6 of 10).
+    assert abs(value(found, "proposer AR@100").value - 0.8) < 1e-6
+
+
+def test_referring_counts_only_phrases_with_one_box():
+    rec = value(referring(Fixed(), [PHOTO]), "REC")
+    assert (rec.value, rec.questions, rec.photos) == (0.5, 2, 1)
+
+
+def test_detect_all_and_false_alarms():
+    found = detect_all(Fixed(), [PHOTO], absent=18)
+    assert abs(value(found, "detect-all F1").value - 2 / 3) < 1e-6
+    alarms = value(found, "detect-all false")
+    assert alarms.questions == 18 and abs(alarms.value - 1 / 18) < 1e-6
+
+
+def test_caption_precision_tells_what_it_could_not_map():
+    found = captions(Fixed(), [PHOTO])
+    assert value(found, "grounded captions").value == 0.5
+    assert value(found, "phrases that map to no").value == 0.5
+
+
+def test_first_mentions_are_mapped_to_categories():
+    said = region_said(Fixed(), [PHOTO])
+    assert value(said, "region category").value == 0.5 and value(said, "boxes that are not").questions == 2
+
+
+def test_greedy_matching_takes_each_box_once():
+    truth = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])
+    assert metrics.greedy_matches(truth, truth[:1]) == 1
+    assert metrics.greedy_matches(truth, truth) == 2
+    assert metrics.greedy_matches(truth, torch.zeros(0, 4)) == 0
+
+
+def test_as_many_takes_as_many_as_are_true():
+    truth = torch.tensor([[0.0, 0, 10, 10]])
+    assert metrics.as_many_recall(truth, torch.tensor([[20.0, 20, 30, 30], [0, 0, 10, 10]])) == 0
+    assert metrics.as_many_recall(truth, truth) == 1
+
+
+def test_intervals_hold_the_value_and_empty_measures_say_so():
+    f = metrics.ratio("x", [(1, 2), (2, 2), (0, 3)])
+    assert f.low <= f.value == 3 / 7 <= f.high and (f.photos, f.questions) == (3, 7)
+    assert metrics.ratio("x", []).value is None and "—" in metrics.ratio("x", []).row()
+
+
+def test_table_is_replaced_in_place(tmp_path):
+    card = tmp_path / "CARD.md"
+    card.write_text(f"# Card\n\n{BEGIN}\nold\n{END}\n\n## After\n")
+    write_table(card, table([metrics.ratio("recall", [(1, 2)])], "1 photo"))
+    text = card.read_text()
+    assert "old" not in text and "| recall | 0.500 |" in text and text.endswith("## After\n")
+
+
+STUB = """#!/bin/sh
+cat > /dev/null
+echo "$@" >> {log}
+if [ "$1" = regions ]; then echo '{regions}'; elif [ "$3" = broken ]; then echo no model >&2; exit 3; else echo '{answer}'; fi
+"""
+
+
+def test_command_line_engine_reads_what_groma_prints(tmp_path):
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    photo = Photo("a", str(tmp_path / "a.png"), 100, 80)
+    regions = [{"id": 0, "box": [1, 2, 30, 40], "score": 0.9}, {"id": 1, "box": [5, 5, 9, 9], "score": 0.4}]
+    answer = {"photo": {"width": 100, "height": 80}, "text": "a dog", "regions": regions, "tokens": [1, 2, 3], "stopped": "end",
+              "segments": [{"index": 0, "kind": "phrase", "text": "a dog", "closed": True, "regions": regions[1:]},
+                           {"index": 1, "kind": "text", "text": "runs", "closed": True, "regions": []}]}
+    stub, log = tmp_path / "groma", tmp_path / "log"
+    stub.write_text(STUB.format(log=log, regions=json.dumps({"regions": regions}), answer=json.dumps(answer)))
+    stub.chmod(0o755)
+    engine = CommandLineEngine(str(stub), "pack")
+    found, scores = engine.proposals(photo, 50)
+    assert found.tolist() == [[1, 2, 30, 40], [5, 5, 9, 9]] and scores[0] == 0.9
+    said = engine.ask(photo, "detect", "dog", NO_BOXES)
+    assert said.cited() == [1] and said.tokens == 3
+    assert said.segments == [Segment("a dog", True, [1]), Segment("runs", False, [])]
+    engine.ask(photo, "caption", "", torch.tensor([[1.0, 2, 3, 4]]))
+    with pytest.raises(RuntimeError, match="exit code 3: no model"):
+        engine.ask(photo, "detect", "broken", NO_BOXES)
+    calls = log.read_text().splitlines()
+    assert calls[0].startswith("regions - --limit 50 --min-score 0 --nms 0.6 --model pack --json")
+    assert calls[2].startswith("caption - --box=1.00,2.00,3.00,4.00 --model pack")

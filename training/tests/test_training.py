@@ -1,0 +1,137 @@
+"""Toys that must be learnt by heart, and runs that must survive being stopped."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from groma_training import boxes, weights, whiten
+from groma_training.detection_loss import Truth, proposal_loss
+from groma_training.dialogue import Writer, pack
+from groma_training.language import Sample, Speaker
+from groma_training.model.groma import Groma
+from groma_training.model.select import nms
+from groma_training.nouns import Nouns
+from groma_training.run import Run, Schedule, averaged, plan
+from groma_training.templates import Exchange
+
+
+def learn(parameters, loss_of, steps, rate):
+    optimizer = torch.optim.Adam(list(parameters), lr=rate)
+    for _ in range(steps):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def test_proposer_learns_two_pictures_by_heart(toy_config):
+    model = Groma(toy_config).perceiver
+    pixels = torch.randn(2, 3, 64, 64)
+    truths = [Truth(torch.tensor([[0.3, 0.3, 0.3, 0.4], [0.7, 0.6, 0.4, 0.3]]), torch.zeros(0, 4)),
+              Truth(torch.tensor([[0.5, 0.5, 0.8, 0.7]]), torch.zeros(0, 4))]
+    learn(model.parameters(), lambda: proposal_loss(model(pixels), truths)[0], 150, 2e-3)
+    out = model.eval()(pixels)
+    for b, truth in enumerate(truths):
+        found = boxes.corners(out.boxes[b])
+        best = found[nms(found, out.scores[b], 0.6, 0.0, len(truth.boxes))]
+        assert boxes.iou_matrix(boxes.corners(truth.boxes), best).max(1).values.min() > 0.75
+
+
+@pytest.fixture
+def speaker(toy_config, toy_tokenizer):
+    writer = Writer(toy_tokenizer, "chatml")
+    groma = Groma(toy_config)
+    nouns = Nouns(["dog", "cat"], groma.llm.model.embed_tokens.weight.detach(), toy_tokenizer)
+    return Speaker(groma, writer.special, nouns), writer
+
+
+def samples_of(writer):
+    """Two pictures and a made-up scene with different answers to the same questions."""
+    out = []
+    for seed, answer in ((1, "<roi><r0></roi>"), (2, "<roi><r1><r2></roi>")):
+        asked = [Exchange("<p>dog</p>", answer, "all"), Exchange("<roi><r1></roi><refer_feat>", "red dog", "say", 1)]
+        regions = torch.rand(3, 4, generator=torch.Generator().manual_seed(seed)) * 0.4 + 0.2
+        pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        out.append(Sample(pack(writer, writer.prefix(16, range(3)), asked), regions, [e.kind for e in asked], pixels))
+    asked = [Exchange("<p>cat</p>", "<roi><r2></roi>", "one")]
+    out.append(Sample(pack(writer, writer.prefix(0, range(3)), asked), torch.rand(3, 4), ["one"], shown=torch.randn(3, 48)))
+    return out
+
+
+def test_everything_together_reaches_loss_zero(speaker):
+    model, writer = speaker
+    samples = samples_of(writer)
+    trained = [p for n, p in model.named_parameters() if ".perceiver." not in n]
+    loss = learn(trained, lambda: model(samples)[0], 250, 3e-3)
+    assert loss < 0.02
+    assert all(v == 1.0 for v in model(samples)[1].values())
+
+
+def test_batches_equal_single_samples(speaker):
+    """Padding and packing must not leak: a batch's loss is the weighted mean of its samples'."""
+    model, writer = speaker
+    samples = samples_of(writer)
+    model.eval()
+    with torch.no_grad():
+        together = float(model(samples)[0])
+        alone = [float(model([s])[0]) for s in samples]
+    shares = []
+    for s in samples:
+        target = s.packed.labels[s.packed.labels >= 0]
+        shares.append(float(torch.where(target >= writer.special.index[0], 2.0, 1.0).sum()))
+    mean = sum(a * w for a, w in zip(alone, shares, strict=True)) / sum(shares)
+    assert abs(together - mean) < 1e-4
+
+
+def test_whitened_projection_is_centred_and_even():
+    conv = nn.Conv2d(34, 16, 1)
+    state = torch.randn(500, 32) * torch.linspace(0.1, 3, 32) + 50 * torch.eye(32)[3]
+    whiten.whiten_projection(conv.requires_grad_(False), state)
+    conv.weight[:, 32:] = 0
+    out = conv(torch.cat([state, torch.zeros(500, 2)], 1).T[None, :, :, None])[0, :, :, 0]
+    assert out.mean(1).abs().max() < 0.02 and (out.std(1) - 1).abs().max() < 0.05
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(3))
+        self.b = nn.Parameter(torch.ones(2), requires_grad=False)
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    def some(steps, until):
+        model = Line()
+        run = Run(tmp_path, model, [{"params": [model.a], "lr": 0.1}], Schedule(steps, warmup=1), save_minutes=0, keep=("b",))
+        start = run.step
+        while run.step < until:
+            run.learn((run.bare.a - 1).pow(2).sum(), {})
+        return start, run
+
+    _, first = some(100, 7)
+    values, notes = averaged(first.checkpoint)
+    assert notes["step"] == 7 and set(values) == {"a", "b"}
+    assert weights.write_small(first.checkpoint, tmp_path / "small", "scenes")["step"] == "7"
+    small = weights.read_weights(tmp_path / "small" / "scenes.safetensors")
+    assert torch.allclose(small["a"], values["a"], atol=1e-3) and torch.equal(small["b"], torch.ones(2))
+    start, second = some(100, 8)
+    assert start == 7 and second.average.count == 8
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 1
+
+
+def test_schedule_warms_up_stays_flat_and_comes_down():
+    s = Schedule(100, warmup=10, decay_from=0.6, floor=0.1)
+    assert s.factor(0) == pytest.approx(0.1) and s.factor(30) == s.factor(60) == 1
+    assert s.factor(80) == pytest.approx(0.55, abs=0.01) and s.factor(100) == pytest.approx(0.1)
+    assert random.Random("a-0-0").random() == random.Random("a-0-0").random()
+
+
+def test_epochs_become_steps_for_any_number_of_processes():
+    assert plan(5, 0, 100, 0, 6, 1, 2) == (5, 2)
+    assert plan(0, 2, 1000, 128, 16, 8, 1) == (16, 1)
+    assert plan(0, 2, 1000, 128, 16, 1, 1) == (16, 8)
+    with pytest.raises(ValueError, match="does not divide"):
+        plan(0, 2, 1000, 128, 16, 3, 1)
