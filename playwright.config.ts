@@ -32,6 +32,7 @@ export default defineConfig({
   projects: [
     { name: "element", testMatch: "element.spec.ts" },
     { name: "page", testMatch: "page.spec.ts" },
+    { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
   ],
   webServer: {

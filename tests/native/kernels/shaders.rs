@@ -38,6 +38,15 @@ fn linked_text_is_as_it_was() {
     assert!(now == was, "shaders changed; GROMA_BLESS=1 accepts it:\n{}", changed.join("\n"));
 }
 
+/// The browser's tests compile every kernel: they read the texts that this leaves.
+#[test]
+fn texts_are_left_for_the_browser() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache");
+    std::fs::create_dir_all(&dir).expect("the folder can be made");
+    let all: Vec<_> = kernels::all().iter().map(|p| serde_json::json!({ "name": p.name, "wgsl": p.wgsl })).collect();
+    std::fs::write(dir.join("kernels.json"), serde_json::json!(all).to_string()).expect("it can be written");
+}
+
 #[test]
 fn permutations_stay_within_default_limits() {
     for p in kernels::all() {
