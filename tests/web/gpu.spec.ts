@@ -48,7 +48,9 @@ test("answers on WebGPU as the command line does", async ({ page, site }) => {
       new Promise<number[]>((done) => {
         const chat = document.querySelector("groma-chat");
         if (chat) chat.maxTokens = 24;
-        chat?.addEventListener("groma-answer", ({ detail }) => done([...detail.result.tokens]), { once: true });
+        chat?.addEventListener("groma-answer", ({ detail }) => done([...detail.result.tokens]), {
+          once: true,
+        });
       }),
   );
   await choosePhoto(page);
