@@ -11,8 +11,9 @@ use crate::tensor::ops::{self, Cache, Linear, Projection, Tables};
 use crate::tensor::plan::TapForm;
 use crate::tensor::{DType, Device, Plan, Tensor, Value};
 
-/// Tokens that the history holds: how many a GPU may choose before the host looks.
-pub const HISTORY: usize = 64;
+/// Tokens that the history holds: how many a GPU may choose before the host looks. With sixteen a
+/// look, run and look together are one submit in eight tokens.
+pub const HISTORY: usize = 16;
 
 /// What a conversation keeps on the device.
 #[derive(Clone, Debug)]

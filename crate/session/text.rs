@@ -19,8 +19,6 @@ const CHUNK: usize = 128;
 const PADDED: [usize; 4] = [1, 16, 64, CHUNK];
 /// The smallest cache.
 const MIN_CAPACITY: usize = 512;
-/// Tokens that a GPU chooses before the host looks, once the first ones are out.
-const AHEAD: usize = 16;
 
 /// A conversation's cache and the plans that read and extend it.
 #[derive(Debug)]
@@ -241,14 +239,14 @@ impl Text {
         on: &mut dyn FnMut(u32) -> Result<bool>,
     ) -> Result<()> {
         let device = self.model.device.clone();
-        let ahead = if matches!(device, Device::Gpu(_)) { AHEAD } else { 1 };
+        let ahead = if matches!(device, Device::Gpu(_)) { HISTORY } else { 1 };
         // the prompt's run has chosen the first one
         let (mut chosen, mut seen) = (1, 0);
         while seen < max {
             run.breathe().await?;
-            let history = device.read_u32(&[&self.memory.history]).await?.remove(0);
-            while seen < chosen {
-                let token = history[seen % HISTORY];
+            // runs double until they fill the ring, so what is new never wraps around its end
+            let new = device.read_u32_part(&self.memory.history, seen % HISTORY, chosen - seen).await?;
+            for token in new {
                 seen += 1;
                 if !on(token)? || seen == max {
                     return Ok(());

@@ -207,6 +207,14 @@ impl Device {
         }
     }
 
+    /// Reads `count` numbers of a u32 tensor, from number `first` on.
+    pub async fn read_u32_part(&self, tensor: &Tensor, first: usize, count: usize) -> Result<Vec<u32>> {
+        match self {
+            Device::Cpu(_) => Ok(tensor.cpu()?.u32()?[first..first + count].to_vec()),
+            Device::Gpu(gpu) => Ok(bytemuck::pod_collect_to_vec(&gpu.read_part(tensor, first * 4, count * 4).await?)),
+        }
+    }
+
     /// Reads u32 tensors back, in one wait on a GPU.
     pub async fn read_u32(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u32>>> {
         match self {

@@ -1,5 +1,6 @@
 //! Tests of the house as a whole, natively: walls between its rooms, goldens on the devices at hand, a conversation.
 
+mod counters;
 mod eyes;
 mod goldens;
 mod quantisation;

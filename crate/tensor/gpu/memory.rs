@@ -122,15 +122,33 @@ impl Gpu {
 
     /// Reads tensors without blocks, in one copy and one wait.
     pub async fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u8>>> {
-        self.check()?;
         let parts = tensors.iter().map(|t| gpu_tensor(t)).collect::<Result<Vec<_>>>()?;
-        let total: usize = parts.iter().flat_map(|t| &t.parts).map(|(s, _)| s.raw.next_multiple_of(4)).sum();
+        let pieces: Vec<_> = parts.iter().flat_map(|t| &t.parts).map(|(s, held)| (held, 0, s.raw)).collect();
+        let mut read = self.fetch(&pieces).await?.into_iter();
+        Ok(parts.iter().map(|t| read.by_ref().take(t.parts.len()).flatten().collect()).collect())
+    }
+
+    /// Reads `count` bytes from byte `first` on of a tensor that lies in one buffer; both are multiples of four.
+    pub async fn read_part(&self, tensor: &Tensor, first: usize, count: usize) -> Result<Vec<u8>> {
+        let [(slice, held)] = &gpu_tensor(tensor)?.parts[..] else {
+            return Err(Error::internal(format!("{} lies in several buffers", tensor.label())));
+        };
+        if first + count > slice.raw {
+            return Err(Error::internal(format!("{} is shorter than what is read", tensor.label())));
+        }
+        Ok(self.fetch(&[(held, first as u64, count)]).await?.concat())
+    }
+
+    /// Bytes of buffers: where they begin, how many.
+    async fn fetch(&self, pieces: &[(&Held, u64, usize)]) -> Result<Vec<Vec<u8>>> {
+        self.check()?;
+        let total: usize = pieces.iter().map(|(_, _, raw)| raw.next_multiple_of(4)).sum();
         let staging = self.staging(total)?;
         let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
         let mut at = 0;
-        for (slice, held) in parts.iter().flat_map(|t| &t.parts) {
-            let bytes = slice.raw.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&held.buffer, 0, &staging.buffer, at, bytes);
+        for (held, first, raw) in pieces {
+            let bytes = raw.next_multiple_of(4) as u64;
+            encoder.copy_buffer_to_buffer(&held.buffer, *first, &staging.buffer, at, bytes);
             at += bytes;
         }
         add(&self.0.tally.submits, 1);
@@ -150,19 +168,15 @@ impl Gpu {
         }
         add(&self.0.tally.readbacks, 1);
         add(&self.0.tally.down, total as u64);
-        let mut out = Vec::with_capacity(tensors.len());
-        let mut at = 0;
         let view = staging
             .buffer
             .get_mapped_range(0..total as u64)
             .map_err(|e| Error::internal(format!("mapped data can't be read: {e}")))?;
-        for t in &parts {
-            let mut bytes = Vec::new();
-            for (slice, _) in &t.parts {
-                bytes.extend_from_slice(&view[at..at + slice.raw]);
-                at += slice.raw.next_multiple_of(4);
-            }
-            out.push(bytes);
+        let mut at = 0;
+        let mut out = Vec::with_capacity(pieces.len());
+        for (_, _, raw) in pieces {
+            out.push(view[at..at + raw].to_vec());
+            at += raw.next_multiple_of(4);
         }
         drop(view);
         staging.buffer.unmap();
