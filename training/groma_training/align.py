@@ -27,7 +27,7 @@ from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN
-from groma_training.run import Run, Schedule, plan, process_count
+from groma_training.run import Run, Schedule, half_context, half_type, plan, process_count, start_torch
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, view
 from groma_training.vocabulary import COLOURS, NOUNS
@@ -97,7 +97,7 @@ class Material:
         g = self.speaker.groma
         device = g.new_input_embs.weight.device
         states = self.speaker.look(v.pixels[None].to(device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_context(device):
             out = g.perceiver.propose([t.float() for t in states[-4:]])
         box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
         keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
@@ -203,6 +203,17 @@ def parameter_groups(speaker: Speaker, s: Settings) -> list[dict]:
     return [{"params": p, "lr": lr} for p, lr in groups if p]
 
 
+def start(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Run, Writer, Nouns]:
+    """The run of a stage that teaches the language model: begun, or resumed from its folder."""
+    speaker, writer, nouns = build(s, folder, photos)
+    groups = parameter_groups(speaker, s)
+    half_frozen(speaker)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(folder, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
+              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
+    return run, writer, nouns
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path)
@@ -211,16 +222,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     s = load_settings(options.config, options.stage, options.set)
-    torch.set_num_threads(s.threads)
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    torch.manual_seed(s.seed)
+    start_torch(s.threads, s.seed)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    speaker, writer, nouns = build(s, options.run, photos)
-    groups = parameter_groups(speaker, s)
-    half_frozen(speaker)
-    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
-    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
-              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
+    run, writer, nouns = start(s, options.run, photos)
     material = Material(photos, run.bare, writer, nouns, s, run.rng)
     material.most = run.notes.get("most", material.most)
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
@@ -252,14 +256,14 @@ def teach(run: Run, samples: list[Sample], nouns: Nouns, weight: torch.Tensor, s
 
 
 def half_frozen(speaker: Speaker) -> None:
-    """Frozen matrices in bf16; what is trained stays in f32."""
+    """Frozen matrices in bf16 where the device multiplies it; what is trained stays in f32."""
     g = speaker.groma
-    g.perceiver.vis_encoder.to(torch.bfloat16)
+    g.perceiver.vis_encoder.to(half_type())
     for module in g.llm.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(p.requires_grad for p in own) and not isinstance(module, nn.LayerNorm):
             for name, p in module.named_parameters(recurse=False):
-                setattr(module, name, nn.Parameter(p.to(torch.bfloat16), requires_grad=False))
+                setattr(module, name, nn.Parameter(p.to(half_type()), requires_grad=False))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from groma_training import bases
 from groma_training.config import GromaConfig
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.model.encoder import Encoder
+from groma_training.run import averaged, half_type
 from groma_training.settings import load_settings
 from groma_training.views import square, to_input
 
@@ -96,14 +97,12 @@ def main() -> None:
     encoder, stamp = Encoder(c.vision), "base"
     encoder.load_state_dict(bases.encoder_tensors(), strict=False)
     if options.run:
-        from groma_training.run import averaged
-
         values, notes = averaged(options.run)
         prefix = "perceiver.vis_encoder."
         encoder.load_state_dict({k[len(prefix):]: v for k, v in values.items() if k.startswith(prefix)}, strict=False)
         stamp = f"step {notes['step']}"
     started = time.time()
-    count = build(encoder.to(options.device, torch.bfloat16).eval(), list(read_jsonl(options.photos)), c, options.out,
+    count = build(encoder.to(options.device, half_type()).eval(), list(read_jsonl(options.photos)), c, options.out,
                   stamp=stamp, device=options.device)
     print(f"{count} photos, {time.time() - started:.0f} s")
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from groma_training import proposer, templates
-from groma_training.align import Material, build, half_frozen, parameter_groups, teach
+from groma_training.align import Material, start, teach
 from groma_training.boxes import corners, iou_matrix
 from groma_training.data.coco import COCO_80
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
 from groma_training.language import SHOWN_AT, Sample, scene_of
 from groma_training.proposer import NOTHING, UNKNOWN
-from groma_training.run import Run, Schedule, plan, process_count
+from groma_training.run import start_torch
 from groma_training.settings import load_settings
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
@@ -81,16 +81,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     s = load_settings(options.config, "instruct", options.set)
-    torch.set_num_threads(s.threads)
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    torch.manual_seed(s.seed)
+    start_torch(s.threads, s.seed)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    speaker, writer, nouns = build(s, options.run, photos)
-    groups = parameter_groups(speaker, s)
-    half_frozen(speaker)
-    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
-    run = Run(options.run, speaker, groups, Schedule(steps, s.warmup), seed=s.seed, average=s.average,
-              weight_decay=0.0, save_minutes=s.save_minutes, accumulate=accumulate)
+    run, writer, nouns = start(s, options.run, photos)
     material = Conversations(photos, run.bare, writer, nouns, s, random.Random(run.rng.random()))
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
     run.notes = {"names": nouns.names}

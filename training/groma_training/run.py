@@ -79,7 +79,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "pid").write_text(str(os.getpid()))
         self.accelerator = Accelerator(
-            gradient_accumulation_steps=accumulate, mixed_precision="bf16",
+            gradient_accumulation_steps=accumulate, mixed_precision="bf16" if half_type() == torch.bfloat16 else "no",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
         self.schedule, self.clip, self.save_minutes = schedule, clip, save_minutes
         self.seed = seed
@@ -182,6 +182,28 @@ class Run:
 def fastest_device() -> torch.device:
     """This process's device, as accelerate will choose it."""
     return PartialState().device
+
+
+def half_type() -> torch.dtype:
+    """bf16 where this process's device multiplies it, else f32: processors without such products emulate them slowly."""
+    if fastest_device().type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if not (able.get("amx_bf16") or able.get("avx512_bf16")):
+            return torch.float32
+    return torch.bfloat16
+
+
+def half_context(device: torch.device) -> torch.autocast:
+    """Products of ``half_type`` inside this context."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=half_type() == torch.bfloat16)
+
+
+def start_torch(threads: int, seed: int) -> None:
+    """Threads, seed and the fastest f32 products of this processor."""
+    torch.set_num_threads(threads)
+    if half_type() == torch.bfloat16:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    torch.manual_seed(seed)
 
 
 def process_count() -> int:

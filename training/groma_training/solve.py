@@ -24,6 +24,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.model.groma import load_groma
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING
+from groma_training.run import half_type
 from groma_training.views import Augment, to_input, view
 from groma_training.whiten import Ridge
 
@@ -50,7 +51,7 @@ def main() -> None:
     share = proposer.rarity(photos, nouns)
     roi = groma.region_encoder.roi_align
     inverse = torch.linalg.pinv(roi.updims.weight)
-    encoder = groma.perceiver.vis_encoder.to(torch.bfloat16)
+    encoder = groma.perceiver.vis_encoder.to(half_type())
     ridge, done, checks = Ridge(*roi.flatten_linear.weight.shape[::-1]), 0, []
     if options.state.exists():
         saved = torch.load(options.state, weights_only=True)
@@ -61,7 +62,7 @@ def main() -> None:
         v = view(photos[i], store, groma.c.image_size, Augment(flip=0.0 if checked else 0.5), random.Random(i), 0.008)
         batch = proposer.collate([v], nouns.index, groma.side, most=40, empty=0 if checked else 6)
         with torch.no_grad():
-            states = encoder(to_input(v.pixels[None]).to(torch.bfloat16))[-len(groma.c.region.level_scales) :]
+            states = encoder(to_input(v.pixels[None]).to(half_type()))[-len(groma.c.region.level_scales) :]
             maps = groma.region_encoder.mlvl_fuse([patch_map(s.float(), groma.side) for s in states])
             read = roi.read(maps, [v.boxes] if checked else batch.regions)
         if checked:
