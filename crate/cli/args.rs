@@ -223,7 +223,7 @@ pub(super) struct Describe {
 pub(super) struct Regions {
     /// The photo, or - for stdin
     pub photo: PathBuf,
-    /// The most regions
+    /// The most regions (default: as many as a prompt of the model holds)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
     /// Only regions of a higher score (default: the model's own)

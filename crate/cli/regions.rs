@@ -26,11 +26,13 @@ pub(super) async fn list(args: &Regions, cancel: &Cancel) -> Result<ExitCode> {
     let photo = with_run(&aside, cancel, async |run| Photo::open(&model, &rgb, run).await).await?;
     aside.clear();
     let own = photo.rules();
-    let rules = Rules { nms: args.nms.unwrap_or(own.nms), score: args.min_score.unwrap_or(own.score), ..own };
-    let mut regions = photo.regions_by(&rules)?;
-    // Where nothing passes, the session's best region stands in for a prompt's sake; a threshold that was typed is meant.
-    regions.retain(|r| args.min_score.is_none_or(|s| s <= 0.0 || r.score > s));
-    regions.truncate(args.limit.unwrap_or(usize::MAX));
+    let rules = Rules {
+        nms: args.nms.unwrap_or(own.nms),
+        score: args.min_score.unwrap_or(own.score),
+        max: args.limit.unwrap_or(own.max),
+        ..own
+    };
+    let regions = photo.list(&rules);
     let mut out = Out::stdout();
     if args.output.json {
         let list: Vec<_> = regions.iter().map(questions::region_json).collect();

@@ -62,6 +62,20 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
     })
 }
 
+/// The best of the proposer's boxes for who reads a list of them: as [`select`] without a person's boxes, but there may
+/// be more than a prompt has index tokens for, or none.
+#[must_use]
+pub fn list(boxes: &[[f32; 4]], scores: &[f32], rules: &Rules) -> Selected {
+    let shapes: Vec<[f32; 4]> = boxes.iter().map(corners).collect();
+    let index = nms(&shapes, scores, rules.nms, rules.score, Some(rules.max));
+    Selected {
+        boxes: index.iter().map(|&i| boxes[i]).collect(),
+        scores: index.iter().map(|&i| scores[i]).collect(),
+        index,
+        matches: Vec::new(),
+    }
+}
+
 /// Refuses boxes without area (their IoU is 0/0, O-21) and clamps the numbers of the others.
 fn check_user(user: &[[f32; 4]]) -> Result<Vec<[f32; 4]>> {
     if user.len() > MAX_REGIONS {

@@ -15,7 +15,7 @@ use crate::groma::prompt::{self, Turn};
 use crate::groma::proposer::Proposals;
 use crate::groma::region_encoder;
 use crate::groma::sample::Sampler;
-use crate::groma::select::{Rules, Selected, from_pixels, select, to_pixels};
+use crate::groma::select::{Rules, Selected, from_pixels, list, select, to_pixels};
 use crate::groma::tokens::Part;
 use crate::tensor::plan::Run;
 use crate::tensor::{DType, Plan, Tensor, ops};
@@ -110,9 +110,10 @@ impl Photo {
         self.shown(&self.own)
     }
 
-    /// The proposer's regions by other rules than the configuration's (more of them, all scores).
-    pub fn regions_by(&self, rules: &Rules) -> Result<Vec<Region>> {
-        Ok(self.shown(&select(&self.boxes, &self.scores, &[], rules)?))
+    /// The proposer's boxes by other rules than the configuration's: a list may be empty, and longer than a prompt's.
+    #[must_use]
+    pub fn list(&self, rules: &Rules) -> Vec<Region> {
+        self.shown(&list(&self.boxes, &self.scores, rules))
     }
 
     /// The configuration's rules.

@@ -84,40 +84,48 @@ test("stops an answer and goes on with the next", async () => {
   await expect(page.locator(".foot")).toHaveCount(3, { timeout: 120_000 });
 });
 
-test("says what the command line says", async ({ site }) => {
-  test.skip(!existsSync(groma), "the command line is not built");
-  const args = [
-    "describe",
-    PHOTO,
-    "--json",
-    "--device",
-    "cpu",
-    "--numerics",
-    "exact",
-    "--max-tokens",
-    "12",
-    "--quiet",
-  ];
-  const native = JSON.parse(execFileSync(groma, [...args, "--model", MODEL]).toString()) as {
-    tokens: number[];
-  };
-  await page.goto(site.page({ model: "models/groma-s/", numerics: "exact" }));
+/** The first tokens of a description, by the command line with exact numerics. */
+function native(count: number): number[] {
+  const args = ["describe", PHOTO, "--model", MODEL, "--device", "cpu", "--numerics", "exact"];
+  const out = execFileSync(groma, [...args, "--max-tokens", String(count), "--json", "--quiet"]);
+  return (JSON.parse(out.toString()) as { tokens: number[] }).tokens;
+}
+
+/** The first tokens of a description, by the page. */
+async function described(url: string, count: number): Promise<number[]> {
+  await page.goto(url);
   const result = page.evaluate(
-    () =>
-      new Promise<number[]>((done) => {
+    (maxTokens) =>
+      new Promise<number[]>((done, failed) => {
         const chat = document.querySelector("groma-chat");
-        if (chat) chat.maxTokens = 12;
+        if (chat) chat.maxTokens = maxTokens;
         chat?.addEventListener("groma-answer", ({ detail }) => done([...detail.result.tokens]), {
           once: true,
         });
+        chat?.addEventListener("groma-error", ({ detail }) => failed(detail.error));
       }),
+    count,
   );
   await choosePhoto(page, PHOTO);
   // The gate appears in its own time, or never where the model is at hand already.
   const gate = page.getByRole("button", { name: /^(Load|Start)/ });
-  await expect(gate.or(page.getByText(/^\d+ regions?$/)).first()).toBeVisible({ timeout: 60_000 });
+  const seen = page.getByText(/^\d+ regions?$/);
+  await expect(gate.or(seen).first()).toBeVisible({ timeout: 60_000 });
   if (await gate.isVisible()) await load(page);
-  await expect(page.getByText(/^\d+ regions?$/)).toBeVisible({ timeout: 300_000 });
+  await expect(seen).toBeVisible({ timeout: 500_000 });
   await page.getByRole("button", { name: "Describe this photo" }).click();
-  expect(await result).toEqual(native.tokens);
+  return result;
+}
+
+test("says what the command line says", async ({ site }) => {
+  test.skip(!existsSync(groma), "the command line is not built");
+  const url = site.page({ model: "models/groma-s/", numerics: "exact" });
+  expect(await described(url, 12)).toEqual(native(12));
+});
+
+// A minute and a half of vision on a software adapter, a second a token.
+test("says so on WebGPU too", async ({ site }) => {
+  test.skip(!existsSync(groma), "the command line is not built");
+  const url = site.page({ model: "models/groma-s/", device: "gpu" });
+  expect(await described(url, 5)).toEqual(native(5));
 });

@@ -182,8 +182,6 @@ class CommandLineEngine:
 
     Photos travel as PNG, decoded here: the engine's JPEG decoder is not Pillow's, and the few grey levels between them moved
     scores of groma-s by up to 0.035, against 0.001 on equal pixels (f16 pack, one photo).
-    `groma regions` keeps at most the model's ``max_region_num`` regions, whatever the limit: where that is below 100, recall
-    at 100 proposals cannot be measured this way.
     """
 
     binary: str
