@@ -133,6 +133,21 @@ impl Photo {
         self.drawn.clear();
     }
 
+    /// Takes a question as asked and its answer's tokens as said: for a conversation that goes on after its engine was lost.
+    /// Nothing is read until the next question.
+    ///
+    /// # Errors
+    /// As [`Photo::ask`], and `aborted`.
+    pub async fn recall(&mut self, task: &Task, tokens: &[u32], run: &Run<'_>) -> Result<()> {
+        let question = self.turn(task)?;
+        self.choose(run).await?;
+        let stops = self.model.config().llm.eos_token_id.to_vec();
+        let said = tokens.split_last().filter(|(last, _)| stops.contains(last)).map_or(tokens, |(_, said)| said);
+        let answer = self.model.tokens()?.parts(said)?;
+        self.turns.push(Said { question, answer });
+        Ok(())
+    }
+
     /// The regions that the answer to a task will speak of, drawn boxes included. They are computed now and kept for the
     /// answer, so that whoever shows them has them before its first word.
     ///

@@ -19,7 +19,7 @@ use crate::error::{Code, Error};
 use crate::groma::grounding::Event;
 use crate::groma::preprocess::{self, Rgb};
 use crate::session;
-use crate::tensor::gpu::{Gpu, Options};
+use crate::tensor::gpu::Gpu;
 use crate::tensor::plan::{Cancel, Run};
 use crate::tensor::{Device, Numerics};
 
@@ -69,19 +69,19 @@ pub struct Model(Rc<session::Model>);
 #[wasm_bindgen]
 impl Model {
     /// Makes a model from a pack: `description` is the text of its `model.json`, `pack` reads its files. `device` is
-    /// "gpu" or "cpu", `numerics` (of the cpu device) "exact" or "fast".
+    /// "gpu" or "cpu", `debug` a `Debug`.
     pub async fn load(
         description: String,
         pack: PackReader,
         device: String,
-        numerics: String,
+        debug: types::JsDebug,
         stop: &Stop,
         progress: Option<Function>,
     ) -> Result<Model, Thrown> {
         let report = reporter(progress);
         let run = run(stop, &report);
         let source = JsPack::open(description.as_bytes(), pack).map_err(thrown)?;
-        let device = open_device(&device, &numerics).await.map_err(thrown)?;
+        let device = open_device(&device, &types::debug(debug).map_err(thrown)?).await.map_err(thrown)?;
         session::Model::load(&source, &device, &run).await.map(Self).map_err(thrown)
     }
 
@@ -167,6 +167,12 @@ impl Photo {
         types::answer(&answer).map_err(thrown)
     }
 
+    /// Takes a `TaskRequest` as asked and its answer's tokens as said, so that a conversation goes on.
+    pub async fn recall(&mut self, request: types::JsRequest, tokens: Vec<u32>, stop: &Stop) -> Result<(), Thrown> {
+        let request = types::request(request).map_err(thrown)?;
+        self.0.recall(&request.task, &tokens, &run(stop, &None)).await.map_err(thrown)
+    }
+
     /// Begins a new conversation.
     pub fn reset(&mut self) {
         self.0.reset();
@@ -192,11 +198,11 @@ fn run<'a>(stop: &Stop, report: &'a Report) -> Run<'a> {
     run
 }
 
-async fn open_device(device: &str, numerics: &str) -> crate::Result<Device> {
-    match (device, numerics) {
-        ("cpu", "exact") => Ok(Device::Cpu(Numerics::Exact)),
-        ("cpu", _) => Ok(Device::Cpu(Numerics::Fast)),
-        ("gpu", _) => Ok(Device::Gpu(Gpu::create(Options::default()).await?)),
+async fn open_device(device: &str, debug: &types::Debug) -> crate::Result<Device> {
+    match device {
+        "cpu" if debug.numerics.as_deref() == Some("exact") => Ok(Device::Cpu(Numerics::Exact)),
+        "cpu" => Ok(Device::Cpu(Numerics::Fast)),
+        "gpu" => Ok(Device::Gpu(Gpu::create(debug.gpu.options()).await?)),
         _ => Err(Error::new(Code::Usage, "no such device").expected("gpu or cpu", device)),
     }
 }

@@ -7,14 +7,20 @@ use wasm_bindgen::prelude::*;
 use crate::error::{Code, Error, Result};
 use crate::groma::grounding::{Event, Kind};
 use crate::session;
+use crate::tensor::gpu::{Options, Want};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-import type { AnswerResult, Region, TaskRequest } from "../engine/types.js";
+import type { AnswerResult, Debug, Region, TaskRequest } from "../engine/types.js";
 "#;
 
 #[wasm_bindgen]
 extern "C" {
+    /// A `Debug`.
+    #[wasm_bindgen(typescript_type = "Debug")]
+    #[derive(Debug)]
+    pub type JsDebug;
+
     /// A `TaskRequest`.
     #[wasm_bindgen(typescript_type = "TaskRequest")]
     #[derive(Debug)]
@@ -81,6 +87,45 @@ impl From<&session::Region> for RegionOut {
     fn from(r: &session::Region) -> Self {
         Self { id: r.id, r#box: r.bbox, score: r.score }
     }
+}
+
+/// What of a page's `Debug` is the engine's business.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Debug {
+    pub(super) numerics: Option<String>,
+    pub(super) gpu: DebugGpu,
+}
+
+/// Fall-backs of the GPU that are forced.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct DebugGpu {
+    default_limits: bool,
+    map_latency_ms: f64,
+    memory: Option<f64>,
+    binding: Option<f64>,
+    kernels: Option<String>,
+}
+
+impl DebugGpu {
+    #[allow(clippy::cast_sign_loss, reason = "a negative number becomes 0")]
+    pub(super) fn options(&self) -> Options {
+        Options {
+            adapter: Want::Any,
+            default_limits: self.default_limits,
+            map_latency_ms: self.map_latency_ms as u64,
+            memory: self.memory.map(|bytes| bytes as u64),
+            binding: self.binding.map(|bytes| bytes as u64),
+            software_kernels: self.kernels.as_deref().map(|kernels| kernels == "software"),
+        }
+    }
+}
+
+/// Debug switches from the page.
+pub(super) fn debug(value: JsDebug) -> Result<Debug> {
+    serde_wasm_bindgen::from_value(value.into())
+        .map_err(|e| Error::new(Code::Usage, format!("not debug switches: {e}")))
 }
 
 /// A request from the page.

@@ -91,6 +91,27 @@ fn a_new_box_keeps_the_image() {
 }
 
 #[test]
+fn a_recalled_conversation_goes_on_as_the_real_one() {
+    let model = model("tiny2");
+    let rgb = picture("tiny2", "photo_A.png");
+    let mut real = open(&model, &rgb);
+    let bbox = [0.1 * real.width() as f32, 2.0, 0.6 * real.width() as f32, 0.7 * real.height() as f32];
+    let said = [question("What is this?"), Task::Caption { bbox, long: false }]
+        .map(|task| (ask(&mut real, task.clone()), task));
+    let mut recalled = open(&model, &rgb);
+    for (answer, task) in &said {
+        block_on(recalled.recall(task, &answer.tokens, &Run::default())).expect("it is taken");
+    }
+    let (a, b) = (ask(&mut real, question("And this?")), ask(&mut recalled, question("And this?")));
+    assert_eq!((a.tokens, a.timing.prompt), (b.tokens, b.timing.prompt), "the same prompt, the same answer");
+    let mut fresh = open(&model, &rgb);
+    assert!(
+        ask(&mut fresh, question("And this?")).timing.prompt < b.timing.prompt,
+        "a conversation is longer than a question"
+    );
+}
+
+#[test]
 fn sampling_is_repeatable() {
     let model = model("tiny");
     let rgb = picture("tiny", "photo_A.png");
