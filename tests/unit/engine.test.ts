@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Answer, joinText } from "../../www/engine/answer.js";
 import { Connection, type Port } from "../../www/engine/connection.js";
-import { aborted, GromaError } from "../../www/engine/error.js";
-import { Photo } from "../../www/engine/photo.js";
+import { aborted, GromaError, type Reason } from "../../www/engine/error.js";
 import type { ToPage, ToWorker } from "../../www/engine/protocol.js";
 import type { Segment } from "../../www/engine/types.js";
 import { descriptionOf } from "../../www/worker/library.js";
@@ -75,44 +74,6 @@ describe("an answer", () => {
   });
 });
 
-describe("a photo", () => {
-  const opened = { photo: 7, width: 4, height: 3, regions: [] };
-
-  test("that is closed ends what is asked of it, and answers no more", async () => {
-    const port = new FakePort();
-    const photo = new Photo(new Connection(port), opened, () => undefined);
-    const answer = photo.ask("What?");
-    const closing = photo.close();
-    expect(port.sent.map((m) => m.type)).toEqual(["call", "abort", "call"]);
-    port.say({ type: "error", id: 1, error: aborted().toPlain() });
-    port.say({ type: "result", id: 2, result: null });
-    await closing;
-    await expect(answer.done).resolves.toMatchObject({ stopped: "aborted" });
-    await expect(photo.ask("And?").done).rejects.toMatchObject({
-      reason: "closed",
-      name: "InvalidStateError",
-    });
-  });
-
-  test("takes tasks in the engine's words", () => {
-    const port = new FakePort();
-    const photo = new Photo(new Connection(port), opened, () => undefined);
-    photo.caption([1, 2, 3, 4], { maxTokens: 9 });
-    expect(port.sent[0]).toMatchObject({
-      method: "ask",
-      args: {
-        photo: 7,
-        request: {
-          task: { kind: "caption", box: [1, 2, 3, 4], long: false },
-          maxTokens: 9,
-          temperature: 0,
-          seed: 0,
-        },
-      },
-    });
-  });
-});
-
 describe("the line to the worker", () => {
   test("brings errors back in our form", async () => {
     const port = new FakePort();
@@ -127,6 +88,50 @@ describe("the line to the worker", () => {
       message: "Broken.",
       details: { part: "x" },
     });
+  });
+
+  test.each<Reason>([
+    "no-webgpu",
+    "device-lost",
+    "out-of-memory",
+    "out-of-storage",
+    "part-missing",
+    "part-corrupt",
+    "pack-invalid",
+    "no-model",
+    "image-unreadable",
+    "image-too-large",
+    "box-outside",
+    "question-empty",
+    "prompt-too-long",
+    "aborted",
+    "closed",
+    "io",
+    "usage",
+    "internal",
+  ])("brings “%s” back with name, message and details", async (reason) => {
+    const port = new FakePort();
+    const call = new Connection(port).call("models", null);
+    const sent = new GromaError(reason, "What to do.", { part: "x", sizes: [1, 2] });
+    port.say({ type: "error", id: 1, error: structuredClone(sent.toPlain()) });
+    const got: unknown = await call.catch((e: unknown) => e);
+    if (!(got instanceof GromaError)) throw new Error("another error");
+    expect(got).toMatchObject({ reason, message: "What to do.", details: { part: "x", sizes: [1, 2] } });
+    expect(got.name).toBe(sent.name);
+    expect(got.name).toMatch(
+      /^(Abort|NotSupported|QuotaExceeded|Network|InvalidState|Data|Encoding|Operation)Error$/,
+    );
+  });
+
+  test("ends when the engine behind it has failed", async () => {
+    const port = new FakePort();
+    const connection = new Connection(port);
+    const calls = [connection.call("models", null), connection.call("models", null)];
+    const error = new GromaError("internal", "Failed.").toPlain();
+    port.say({ type: "error", id: 1, error, fatal: true });
+    for (const call of calls) await expect(call).rejects.toMatchObject({ reason: "internal" });
+    expect(port.ended).toBe(true);
+    expect(connection.broken?.reason).toBe("internal");
   });
 
   test("aborts with the caller's reason once the worker has stopped", async () => {

@@ -1,88 +1,25 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { aborted, GromaError, type PlainError } from "../../www/engine/error.js";
+import { GromaError, type PlainError } from "../../www/engine/error.js";
 import type { Method, ToPage } from "../../www/engine/protocol.js";
-import type { AnswerResult, Segment } from "../../www/engine/types.js";
-import type { Engine, EngineModel, EnginePhoto } from "../../www/worker/engine.js";
 import { Host } from "../../www/worker/host.js";
-import type { Library } from "../../www/worker/library.js";
-
-const RESULT: AnswerResult = {
-  text: "yes",
-  segments: [],
-  regions: [],
-  tokens: [1],
-  stopped: "end",
-  timing: { vision_ms: 0, regions_ms: 0, prefill_ms: 0, decode_ms: 0, prompt: 0, reused: 0, prefilled: 0 },
-};
-
-/** An engine whose answers end when the test says so. */
-class FakeEngine implements Engine {
-  dead: Error | undefined;
-  readonly log: string[] = [];
-  readonly finish: (() => void)[] = [];
-  running = 0;
-  mostAtOnce = 0;
-
-  load(): Promise<EngineModel> {
-    this.log.push("load");
-    return Promise.resolve({
-      contextLength: 64,
-      open: () => Promise.resolve(this.photo()),
-      free: () => this.log.push("free model"),
-    });
-  }
-
-  photo(): EnginePhoto {
-    return {
-      width: 4,
-      height: 3,
-      regions: [],
-      ask: (request, onSegment, { signal }) => {
-        this.running++;
-        this.mostAtOnce = Math.max(this.mostAtOnce, this.running);
-        this.log.push(`ask ${request.seed}`);
-        return new Promise<AnswerResult>((resolve, reject) => {
-          signal.addEventListener("abort", () => reject(aborted()));
-          this.finish.push(() => {
-            onSegment({
-              index: 0,
-              kind: "text",
-              text: "yes",
-              delta: "yes",
-              closed: true,
-              regions: [],
-            } satisfies Segment);
-            resolve(RESULT);
-          });
-        }).finally(() => this.running--);
-      },
-      reset: () => this.log.push("reset"),
-      free: () => this.log.push("free photo"),
-    };
-  }
-}
-
-const library = {
-  fetch: () =>
-    Promise.resolve({
-      manifest: { name: "tiny", licence: [], quantisation: {}, files: [], total: 9, text: "{}" },
-      reader: {},
-    }),
-} as unknown as Library;
+import { FakeEngine, library, PHOTO } from "./fake-engine.js";
 
 let engine: FakeEngine;
 let host: Host;
 let messages: ToPage[];
 let id: number;
+let failed: string[];
 
 beforeEach(() => {
   engine = new FakeEngine();
   messages = [];
   id = 0;
+  failed = [];
   host = new Host({
     library: () => Promise.resolve(library),
     engine: () => Promise.resolve(engine),
     post: (message) => messages.push(message),
+    fail: (kind) => failed.push(kind),
   });
 });
 
@@ -107,7 +44,7 @@ const request = (seed: number) => ({
 
 async function opened(): Promise<void> {
   send("load", { model: "https://host/", device: { kind: "cpu", adapter: "" }, debug: {} });
-  send("open", { source: { blob: new Blob([new Uint8Array([0xff, 0xd8, 0xff])]) } });
+  send("open", { source: { blob: PHOTO } });
   await turn();
   await turn();
 }
@@ -119,7 +56,7 @@ describe("the worker", () => {
     await turn();
     engine.finish.shift()?.();
     await turn();
-    expect(messages.filter((m) => m.id === ask).map((m) => m.type)).toEqual(["event", "result"]);
+    expect(messages.filter((m) => m.id === ask).map((m) => m.type)).toEqual(["event", "event", "result"]);
     expect(answerTo(1)).toMatchObject({
       type: "result",
       result: { model: "tiny", contextLength: 64, bytes: 9 },
@@ -175,7 +112,30 @@ describe("the worker", () => {
     const ask = send("ask", request(1));
     await turn();
     expect(errorOf(ask)?.reason).toBe("internal");
+    expect(answerTo(ask)).toMatchObject({ fatal: true });
     expect(engine.log).not.toContain("ask 1");
+  });
+
+  test("loads again: what was open before is given back first", async () => {
+    await opened();
+    send("load", { model: "https://host/", device: { kind: "cpu", adapter: "" }, debug: {} });
+    await turn();
+    expect(engine.log.slice(-3)).toEqual(["free photo", "free model", "load"]);
+  });
+
+  test("fails on request, once, after as many pieces as were asked for", async () => {
+    const debug = { fault: { kind: "trap", after: 2 } };
+    send("load", { model: "https://host/", device: { kind: "cpu", adapter: "" }, debug });
+    send("open", { source: { blob: PHOTO } });
+    await turn();
+    for (const seed of [1, 2]) {
+      send("ask", request(seed));
+      await turn();
+      expect(failed).toEqual(seed === 1 ? [] : ["trap"]);
+      engine.finish.shift()?.();
+      await turn();
+      expect(failed).toEqual(["trap"]);
+    }
   });
 
   test("needs a model first", async () => {

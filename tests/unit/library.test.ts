@@ -9,13 +9,15 @@ let net: FakeNet;
 let store: MemoryStore;
 let library: Library;
 let decoder: Bytes;
+let held: Set<string>;
 
 const part = (name: string, bytes: Bytes) => ({ name, size: bytes.length, sha256: sha256(bytes) });
 
 beforeEach(() => {
   net = new FakeNet();
   store = new MemoryStore();
-  library = new Library(store, net, (_, __, run) => run());
+  held = new Set();
+  library = new Library(store, net, { run: (_, __, run) => run(), held: () => Promise.resolve(held) });
   decoder = bytesOf(100);
   const tokenizer = bytesOf(20, 9);
   const parts = [decoder.slice(0, 60), decoder.slice(60)];
@@ -94,6 +96,83 @@ describe("a model", () => {
     await expect(library.availability("https://host/none/", never)).resolves.toBe("unavailable");
   });
 
+  test("that another tab is fetching is said so", async () => {
+    held.add(`groma-part-${sha256(decoder.slice(0, 60))}`);
+    await expect(library.availability(HOME, never)).resolves.toBe("downloading");
+    await fetchAll();
+    await expect(library.availability(HOME, never)).resolves.toBe("available");
+  });
+
+  test("that another tab has fetched meanwhile is not fetched again, and its progress is seen", async () => {
+    const first = new Library(store, net, { run: (_, __, run) => run(), held: () => Promise.resolve(held) });
+    let free: () => void = () => undefined;
+    const other = new Promise<void>((done) => (free = done));
+    store.arrived = () => Promise.resolve(7);
+    const second = new Library(
+      store,
+      { ...net, wait: () => new Promise((done) => setTimeout(done, 1)) },
+      {
+        run: async (_, __, run) => {
+          await other;
+          return run();
+        },
+        held: () => Promise.resolve(held),
+      },
+    );
+    const seen: number[] = [];
+    const waiting = second.fetch(HOME, never, (bytes) => seen.push(bytes));
+    await first.fetch(HOME, never, () => undefined);
+    await new Promise((done) => setTimeout(done, 20));
+    free();
+    await waiting;
+    expect(seen).toContain(21);
+    expect(seen.at(-1)).toBe(120);
+    expect(asked("000")).toHaveLength(1);
+  });
+
+  test("of a new version takes the place of the old one", async () => {
+    await fetchAll();
+    const old = new TextDecoder().decode(net.files.get(`${HOME}model.json`));
+    const fresh = bytesOf(100, 77);
+    const parts = [fresh.slice(0, 60), decoder.slice(60)];
+    parts.forEach((bytes, at) => net.files.set(`${HOME}decoder.gguf.00${at}`, bytes));
+    const text = old
+      .replace(sha256(decoder.slice(0, 60)), sha256(fresh.slice(0, 60)))
+      .replace(sha256(decoder), sha256(fresh));
+    net.files.set(`${HOME}model.json`, new TextEncoder().encode(text));
+    await fetchAll();
+    await expect(store.has(sha256(decoder.slice(0, 60)), 60)).resolves.toBe(false);
+    await expect(store.has(sha256(decoder.slice(60)), 40)).resolves.toBe(true);
+    await expect(library.list()).resolves.toEqual([{ name: "tiny", url: `${HOME}model.json`, bytes: 120 }]);
+  });
+
+  test("whose record was cut is a model that is not listed", async () => {
+    await fetchAll();
+    const [key = ""] = await store.records();
+    await store.setRecord(key, '{"url":"https://ho');
+    await expect(library.list()).resolves.toEqual([]);
+    await expect(library.availability(HOME, never)).resolves.toBe("available");
+  });
+
+  test("that fills the storage on its way is said so in MiB", async () => {
+    const write = store.write.bind(store);
+    store.room = () => Promise.resolve(1000 as unknown as undefined);
+    store.write = async (name) => {
+      const writer = await write(name);
+      const append = writer.append.bind(writer);
+      writer.append = (bytes) => {
+        if (writer.size > 0) throw new DOMException("full", "QuotaExceededError");
+        append(bytes);
+      };
+      return writer;
+    };
+    await expect(fetchAll()).rejects.toMatchObject({
+      reason: "out-of-storage",
+      name: "QuotaExceededError",
+      message: expect.stringMatching(/needs 1 MiB more .* 0 MiB are free/) as string,
+    });
+  });
+
   test("that finds no room is said so before anything is fetched", async () => {
     store.room = () => Promise.resolve(50 as unknown as undefined);
     await expect(fetchAll()).rejects.toMatchObject({
@@ -114,6 +193,19 @@ describe("a part", () => {
 
   test("of a host without ranges comes again as a whole", async () => {
     net.fates.push("cut", "no-ranges", "no-ranges", "no-ranges", "no-ranges");
+    const { reader } = await fetchAll();
+    expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
+  });
+
+  test("whose rest is refused comes again as a whole", async () => {
+    net.fates.push("cut", "well", 416);
+    const { reader } = await fetchAll();
+    expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
+    expect(asked("000").at(-1)?.range).toBeUndefined();
+  });
+
+  test("whose host sends another range than the one asked for comes again as a whole", async () => {
+    net.fates.push("cut", "well", "other-range");
     const { reader } = await fetchAll();
     expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
   });

@@ -12,7 +12,7 @@ export const bytesOf = (length: number, seed = 1): Bytes =>
   Uint8Array.from({ length }, (_, at) => (at * 31 + seed * 17 + (at >> 5)) & 255);
 
 /** What the host does with a request, in order; when the list ends it serves well. */
-export type Fate = "cut" | "damage" | "no-ranges" | "down" | number;
+export type Fate = "cut" | "damage" | "no-ranges" | "other-range" | "down" | "well" | number;
 
 export class FakeNet implements Net {
   readonly files = new Map<string, Bytes>();
@@ -42,7 +42,11 @@ export class FakeNet implements Net {
         else controller.close();
       },
     });
-    return Promise.resolve(new Response(stream, { status: start > 0 ? 206 : 200 }));
+    const from = fate === "other-range" ? start - 1 : start;
+    const headers = { "content-range": `bytes ${from}-${file.length - 1}/${file.length}` };
+    return Promise.resolve(
+      start > 0 ? new Response(stream, { status: 206, headers }) : new Response(stream, { status: 200 }),
+    );
   };
 
   readonly wait = (ms: number, signal: AbortSignal): Promise<void> => {

@@ -108,8 +108,12 @@ export class Connection {
       case "result":
         pending.resolve(message.result);
         return;
-      case "error":
-        pending.reject(GromaError.from(message.error));
+      case "error": {
+        const error = GromaError.from(message.error);
+        pending.reject(error);
+        // Nothing behind this line can be used any more: whatever waits fails now, and the worker gives its memory back.
+        if (message.fatal) this.close(error);
+      }
     }
   }
 }

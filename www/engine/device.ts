@@ -1,7 +1,7 @@
 /** The device, chosen once, before anything is downloaded. */
 
 import { GromaError } from "./error.js";
-import type { DeviceChoice } from "./types.js";
+import type { Debug, DeviceChoice } from "./types.js";
 
 /** What a caller may ask for. */
 export type DeviceWish = "auto" | "gpu" | "cpu";
@@ -10,12 +10,13 @@ export type DeviceWish = "auto" | "gpu" | "cpu";
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|warp/i;
 
 /** Chooses the device: with "auto" the GPU unless there is none or only a software adapter. */
-export async function chooseDevice(wish: DeviceWish): Promise<DeviceChoice> {
+export async function chooseDevice(wish: DeviceWish, debug: Debug = {}): Promise<DeviceChoice> {
   if (wish === "cpu") return { kind: "cpu", adapter: "", note: "forced" };
-  const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
-  const adapter = gpu
-    ? await gpu.requestAdapter({ powerPreference: "high-performance" }).catch(() => null)
-    : null;
+  const gpu = debug.webgpu === "none" ? undefined : (globalThis.navigator as Navigator | undefined)?.gpu;
+  const adapter =
+    gpu && debug.webgpu !== "no-adapter"
+      ? await gpu.requestAdapter({ powerPreference: "high-performance" }).catch(() => null)
+      : null;
   if (!adapter) {
     if (wish === "gpu") {
       throw new GromaError(

@@ -1,11 +1,13 @@
 /** The engine as a page sees it: availability, create with progress, open a photo, destroy. */
 
-import { Connection } from "./connection.js";
-import { chooseDevice, type DeviceWish } from "./device.js";
-import { aborted, abortReason, GromaError } from "./error.js";
+import { abortable } from "./abort.js";
+import { Backend } from "./backend.js";
+import type { DeviceWish } from "./device.js";
+import { abortReason, GromaError } from "./error.js";
+import { storeConnection } from "./lines.js";
 import { Photo, type PhotoInput, type OpenOptions } from "./photo.js";
 import { toSource } from "./source.js";
-import type { Availability, CachedModel, Debug, DeviceChoice, Info, LoadProgress } from "./types.js";
+import type { Availability, CachedModel, Debug, Info, LoadProgress } from "./types.js";
 
 /** Which model. */
 export interface ModelOptions {
@@ -38,43 +40,24 @@ export class DownloadProgressEvent extends Event {
   }
 }
 
-// A worker that answered a question about storage and holds no model yet; the next engine moves in.
-let spare: Connection | undefined;
-
-function connect(): Connection {
-  const worker = new Worker(new URL("../worker/worker.ts", import.meta.url), {
-    type: "module",
-    name: "groma",
-  });
-  return new Connection(worker);
-}
-
-function spareConnection(): Connection {
-  if (!spare || spare.broken) spare = connect();
-  return spare;
-}
-
-function takeConnection(): Connection {
-  const connection = spareConnection();
-  spare = undefined;
-  return connection;
-}
-
-/** A model that is ready to look at photos. */
+/** A model that is ready to look at photos. Several of the same model and device share one engine and one download. */
 export class Groma {
   readonly info: Info;
-  readonly #connection: Connection;
+  readonly #backend: Backend;
   readonly #photos = new Set<Photo>();
-  #destroyed = false;
+  #destroyed: Promise<void> | undefined;
 
-  private constructor(connection: Connection, info: Info) {
-    this.#connection = connection;
+  private constructor(backend: Backend, info: Info) {
+    this.#backend = backend;
     this.info = info;
   }
 
-  /** Whether the model is on this machine ("available"), can be fetched, or neither. */
+  /**
+   * Whether the model is on this machine ("available"), is being fetched by this page or another tab ("downloading"), can be
+   * fetched, or neither.
+   */
   static async availability(options: ModelOptions): Promise<Availability> {
-    return spareConnection().call("availability", {
+    return storeConnection().call("availability", {
       model: absolute(options.model),
       debug: options.debug ?? {},
     });
@@ -82,17 +65,16 @@ export class Groma {
 
   /** The model's name, its bytes, and how many of them would have to be downloaded. */
   static async size(options: ModelOptions): Promise<{ name: string; bytes: number; missing: number }> {
-    return spareConnection().call("size", { model: absolute(options.model) });
+    return storeConnection().call("size", { model: absolute(options.model) });
   }
 
   /** What is cached. */
   static async models(): Promise<CachedModel[]> {
-    const connection = spareConnection();
-    const entries = await connection.call("models", null);
+    const entries = await storeConnection().call("models", null);
     return entries.map((entry) => ({
       ...entry,
       delete: async () => {
-        await spareConnection().call("forget", { url: entry.url });
+        await storeConnection().call("forget", { url: entry.url });
       },
     }));
   }
@@ -112,53 +94,35 @@ export class Groma {
     report({ phase: "download", fraction: 0, bytes: 0, totalBytes: 0, cached: false });
     // So that the browser does not clear the weights away when space gets short; it may say no.
     void (globalThis.navigator.storage as StorageManager | undefined)?.persist().catch(() => false);
-    const choice = await chooseDevice(device);
-    const connection = takeConnection();
-    const load = (chosen: DeviceChoice) =>
-      connection.call(
-        "load",
-        { model: absolute(options.model), device: chosen, debug },
-        { signal, onEvent: report },
-      );
-    try {
-      const info = await load(choice).catch((error: unknown) => {
-        const adapterGone = error instanceof GromaError && error.reason === "no-webgpu";
-        if (device !== "auto" || choice.kind !== "gpu" || !adapterGone) throw error;
-        return load({ kind: "cpu", adapter: choice.adapter, note: "no-adapter" });
-      });
-      report({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
-      const groma = new Groma(connection, info);
-      signal?.addEventListener("abort", () => void groma.destroy(), { once: true });
-      return groma;
-    } catch (error) {
-      connection.close(aborted());
-      throw error;
-    }
+    const wish = { model: absolute(options.model), device, debug };
+    const { backend, info } = await Backend.acquire(wish, report, signal);
+    report({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
+    const groma = new Groma(backend, info);
+    signal?.addEventListener("abort", () => void groma.destroy(), { once: true });
+    return groma;
   }
 
   /** Looks at a photo: everything that can be known before a question. */
   async open(photo: PhotoInput, options: OpenOptions = {}): Promise<Photo> {
     this.#check();
-    const { signal, onProgress } = options;
-    const source = await toSource(photo, signal);
-    const opened = await this.#connection.call(
-      "open",
-      { source },
-      { signal, ...(onProgress ? { onEvent: onProgress } : {}) },
-    );
-    const result = new Photo(this.#connection, opened, () => this.#photos.delete(result));
+    const source = await abortable(toSource(photo, options.signal), options.signal);
+    this.#check();
+    const result = await Photo.open(this.#backend, source, options, () => this.#photos.delete(result));
+    if (this.#destroyed) {
+      await result.close();
+      this.#check();
+    }
     this.#photos.add(result);
     return result;
   }
 
-  /** Gives everything back: photos, weights, worker. Settles when the memory is free. */
-  async destroy(): Promise<void> {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
-    for (const photo of this.#photos) photo.abandon();
-    this.#photos.clear();
-    await this.#connection.call("destroy", null).catch(() => undefined);
-    this.#connection.close(new GromaError("closed", "This engine was destroyed. Create a new one."));
+  /** Gives everything back: photos, and with the last of those who share it the engine. Settles when the memory is free. */
+  destroy(): Promise<void> {
+    this.#destroyed ??= (async () => {
+      await Promise.all([...this.#photos].map((photo) => photo.close()));
+      await this.#backend.release();
+    })();
+    return this.#destroyed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -167,7 +131,6 @@ export class Groma {
 
   #check(): void {
     if (this.#destroyed) throw new GromaError("closed", "This engine was destroyed. Create a new one.");
-    if (this.#connection.broken) throw this.#connection.broken;
   }
 }
 

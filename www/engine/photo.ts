@@ -1,10 +1,12 @@
 /** A photo that was looked at, and the conversation about it. */
 
+import { abortable } from "./abort.js";
 import { Answer } from "./answer.js";
+import type { Backend } from "./backend.js";
 import type { Connection } from "./connection.js";
 import { GromaError } from "./error.js";
-import type { Opened, StageProgress } from "./protocol.js";
-import type { Box, Region, Task } from "./types.js";
+import type { Opened, PhotoSource, Said, StageProgress } from "./protocol.js";
+import type { AnswerResult, Box, Region, Segment, Task, TaskRequest } from "./types.js";
 
 /** What can be opened. */
 export type PhotoInput = Blob | ImageBitmap | HTMLImageElement | ImageData | URL | string;
@@ -39,26 +41,54 @@ export interface CaptionOptions extends AnswerOptions {
   readonly long?: boolean | undefined;
 }
 
-/** A photo. Its questions form one conversation and are answered one after the other. */
+/**
+ * A photo. Its questions form one conversation and are answered one after the other, in the order in which they were asked.
+ * Where the engine had to start again, the photo is looked at again and the conversation goes on.
+ */
 export class Photo {
   readonly width: number;
   readonly height: number;
   /** What the proposer found, best first. */
   readonly regions: readonly Region[];
-  readonly #connection: Connection;
-  readonly #id: number;
+  readonly #backend: Backend;
+  readonly #source: PhotoSource;
   readonly #onClose: () => void;
   /** Aborted when the photo is closed: whatever is still asked of it ends. */
   readonly #life = new AbortController();
+  /** Where the photo is: the engine's start and its number there. */
+  #place: Place;
+  #moving: Promise<Place> | undefined;
+  #said: Said[] = [];
 
-  /** Made by `Groma.open`. */
-  constructor(connection: Connection, opened: Opened, onClose: () => void) {
-    this.#connection = connection;
-    this.#id = opened.photo;
+  private constructor(
+    backend: Backend,
+    source: PhotoSource,
+    opened: Opened,
+    place: Place,
+    onClose: () => void,
+  ) {
+    this.#backend = backend;
+    this.#source = source;
+    this.#place = place;
     this.#onClose = onClose;
     this.width = opened.width;
     this.height = opened.height;
     this.regions = opened.regions;
+  }
+
+  /** What `Groma.open` calls. */
+  static async open(
+    backend: Backend,
+    source: PhotoSource,
+    options: OpenOptions,
+    onClose: () => void,
+  ): Promise<Photo> {
+    const { signal, onProgress } = options;
+    return backend.use(async (line, generation) => {
+      const events = onProgress ? { onEvent: onProgress } : {};
+      const opened = await line.call("open", { source }, { signal, ...events });
+      return new Photo(backend, source, opened, { line, generation, id: opened.photo }, onClose);
+    }, signal);
   }
 
   /** Answers a question. */
@@ -91,37 +121,94 @@ export class Photo {
   run(task: Task, options: AnswerOptions = {}): Answer {
     const { maxTokens = 256, temperature = 0, seed = 0 } = options;
     const signal = options.signal ? AbortSignal.any([options.signal, this.#life.signal]) : this.#life.signal;
-    return new Answer(async (onSegment) => {
-      this.#check();
-      const request = { task, maxTokens, temperature, seed };
-      return this.#connection.call("ask", { photo: this.#id, request }, { signal, onEvent: onSegment });
+    const request = { task, maxTokens, temperature, seed };
+    return new Answer((onSegment) => {
+      if (this.#life.signal.aborted) return Promise.reject(closed());
+      return this.#answer(request, onSegment, signal);
     }, signal);
   }
 
   /** Begins a new conversation about the same photo. */
   async reset(): Promise<void> {
-    this.#check();
-    await this.#connection.call("reset", { photo: this.#id });
+    if (this.#life.signal.aborted) throw closed();
+    this.#said = [];
+    const { line, id } = this.#place;
+    // What is not there any more is opened without a conversation.
+    if (this.#isHere(this.#place)) await line.call("reset", { photo: id });
   }
 
   /** Gives back what is kept for the photo. */
   async close(): Promise<void> {
     if (this.#life.signal.aborted) return;
-    this.abandon();
+    this.#life.abort();
     this.#onClose();
-    await this.#connection.call("close", { photo: this.#id }).catch(() => undefined);
+    await this.#moving?.catch(() => undefined);
+    const { line, id } = this.#place;
+    if ("bitmap" in this.#source) this.#source.bitmap.close();
+    if (this.#isHere(this.#place)) await line.call("close", { photo: id }).catch(() => undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  /** Marks it closed because its engine is gone. */
-  abandon(): void {
-    this.#life.abort();
+  async #answer(
+    request: TaskRequest,
+    onSegment: (segment: Segment) => void,
+    signal: AbortSignal,
+  ): Promise<AnswerResult> {
+    const seen = new Set<string>();
+    const onEvent = (segment: Segment) => {
+      // An answer that is begun again says nothing twice.
+      const key = JSON.stringify(segment);
+      if (seen.has(key)) return;
+      seen.add(key);
+      onSegment(segment);
+    };
+    const said = this.#said;
+    const result = await this.#backend.use(async (line, generation) => {
+      // At once where nothing has to be done first: questions keep their order.
+      const { id } =
+        this.#place.generation === generation
+          ? this.#place
+          : await abortable(this.#move(line, generation), signal);
+      return line.call("ask", { photo: id, request }, { signal, onEvent });
+    }, signal);
+    // A list of its own a conversation: an answer from before `reset` is no part of what follows.
+    if (result.tokens.length > 0) said.push({ request, tokens: result.tokens });
+    return result;
   }
 
-  #check(): void {
-    if (this.#life.signal.aborted) throw new GromaError("closed", "This photo was closed. Open it again.");
+  /** Opens the photo and goes on with its conversation in an engine that was started again. */
+  #move(line: Connection, generation: number): Promise<Place> {
+    const move = async () => {
+      const { signal } = this.#life;
+      const { photo: id } = await line.call("open", { source: this.#source }, { signal });
+      try {
+        if (this.#said.length > 0) await line.call("recall", { photo: id, said: this.#said }, { signal });
+      } catch (error) {
+        if (!line.broken) void line.call("close", { photo: id }).catch(() => undefined);
+        throw error;
+      }
+      this.#place = { line, generation, id };
+      return this.#place;
+    };
+    this.#moving ??= move().finally(() => (this.#moving = undefined));
+    return this.#moving;
   }
+
+  #isHere(place: Place): boolean {
+    return place.generation === this.#backend.generation;
+  }
+}
+
+/** A photo in an engine. */
+interface Place {
+  readonly line: Connection;
+  readonly generation: number;
+  readonly id: number;
+}
+
+function closed(): GromaError {
+  return new GromaError("closed", "This photo was closed. Open it again.");
 }

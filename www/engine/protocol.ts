@@ -31,6 +31,12 @@ export interface StageProgress {
   readonly total: number;
 }
 
+/** A question as asked and the tokens of its answer: enough for a conversation to go on in another engine. */
+export interface Said {
+  readonly request: TaskRequest;
+  readonly tokens: readonly number[];
+}
+
 /** A cached model without its methods. */
 export interface CachedEntry {
   readonly name: string;
@@ -47,6 +53,7 @@ export interface Methods {
   load: { args: { model: string; device: DeviceChoice; debug: Debug }; event: LoadProgress; result: Info };
   open: { args: { source: PhotoSource }; event: StageProgress; result: Opened };
   ask: { args: { photo: number; request: TaskRequest }; event: Segment; result: AnswerResult };
+  recall: { args: { photo: number; said: readonly Said[] }; event: never; result: null };
   reset: { args: { photo: number }; event: never; result: null };
   close: { args: { photo: number }; event: never; result: null };
   destroy: { args: null; event: never; result: null };
@@ -70,4 +77,5 @@ export type ToWorker =
 export type ToPage =
   | { readonly type: "event"; readonly id: number; readonly event: Methods[Method]["event"] }
   | { readonly type: "result"; readonly id: number; readonly result: Methods[Method]["result"] }
-  | { readonly type: "error"; readonly id: number; readonly error: PlainError };
+  /** `fatal`: the engine has failed, and with it everything that is open. */
+  | { readonly type: "error"; readonly id: number; readonly error: PlainError; readonly fatal?: boolean };

@@ -7,10 +7,15 @@ import type { PhotoSource } from "./protocol.js";
 /** Brings a photo into a form that crosses; files cross as they are and are decoded by the engine. */
 export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise<PhotoSource> {
   if (photo instanceof Blob) return { blob: photo };
-  if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap) return { bitmap: photo };
-  if (typeof ImageData !== "undefined" && photo instanceof ImageData) return { pixels: photo };
+  // A copy: the caller may close or change its own, and the photo may have to be looked at again.
+  if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
+    return { bitmap: await createImageBitmap(photo) };
+  if (typeof ImageData !== "undefined" && photo instanceof ImageData)
+    return { pixels: structuredClone(photo) };
   if (typeof HTMLImageElement !== "undefined" && photo instanceof HTMLImageElement) {
-    return { blob: await fetchPhoto(photo.currentSrc || photo.src, signal) };
+    const address = photo.currentSrc || photo.src;
+    if (!address) throw new GromaError("image-unreadable", "This image element has no address yet.");
+    return { blob: await fetchPhoto(address, signal) };
   }
   if (typeof photo === "string" || photo instanceof URL)
     return { blob: await fetchPhoto(String(photo), signal) };
@@ -42,5 +47,13 @@ async function fetchPhoto(url: string, signal?: AbortSignal): Promise<Blob> {
       { url },
     );
   }
-  return response.blob();
+  try {
+    return await response.blob();
+  } catch (error) {
+    if (signal?.aborted) throw abortReason(signal);
+    throw new GromaError("image-unreadable", "The photo's transfer was cut. Try again.", {
+      url,
+      cause: String(error),
+    });
+  }
 }

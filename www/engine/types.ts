@@ -122,12 +122,38 @@ export interface LoadProgress {
   readonly cached: boolean;
 }
 
-/** Fall-backs that tests and bug reports force. */
+/** Fall-backs that tests and bug reports force; none is for a page that people use. */
 export interface Debug {
   /** How the cpu device multiplies quantised matrices; "fast" unless told. */
   readonly numerics?: "exact" | "fast";
   /** Keep nothing: weights stay in memory, as where the browser offers no storage. */
   readonly storage?: "memory";
+  /** As in a browser without WebGPU, or without a graphics adapter. */
+  readonly webgpu?: "none" | "no-adapter";
+  /** What the GPU device is told to do without. */
+  readonly gpu?: DebugGpu;
+  /** What is to fail, once. */
+  readonly fault?: Fault;
+}
+
+/** Fall-backs of the GPU device. */
+export interface DebugGpu {
+  /** WebGPU's default limits, whatever the adapter offers. */
+  readonly defaultLimits?: boolean;
+  /** Bytes that can be bound at once. */
+  readonly binding?: number;
+  /** Bytes after which allocations fail. */
+  readonly memory?: number;
+  /** Kernels for software adapters or for real ones. */
+  readonly kernels?: "software" | "hardware";
+  /** A readback takes this much longer. */
+  readonly mapLatencyMs?: number;
+}
+
+/** Loses the GPU, traps the engine or ends the worker, after some pieces of the first answer. */
+export interface Fault {
+  readonly kind: "device" | "trap" | "worker";
+  readonly after: number;
 }
 
 /** A cached model. */

@@ -8,7 +8,7 @@ import type { Picture } from "./engine.js";
 export async function toPicture(source: PhotoSource): Promise<Picture> {
   if ("pixels" in source) return fromPixels(source.pixels);
   if ("bitmap" in source) return fromBitmap(source.bitmap);
-  const bytes = new Uint8Array(await source.blob.arrayBuffer());
+  const bytes = new Uint8Array(await read(source.blob));
   return engineDecodes(bytes) ? { bytes } : fromBitmap(await decode(source.blob));
 }
 
@@ -17,6 +17,18 @@ export function engineDecodes(bytes: Uint8Array): boolean {
   const text = (from: number, to: number) => String.fromCharCode(...bytes.subarray(from, to));
   const jpeg = bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
   return jpeg || text(0, 8) === "\x89PNG\r\n\x1a\n" || (text(0, 4) === "RIFF" && text(8, 12) === "WEBP");
+}
+
+async function read(blob: Blob): Promise<ArrayBuffer> {
+  try {
+    return await blob.arrayBuffer();
+  } catch (error) {
+    throw new GromaError(
+      "image-unreadable",
+      "The photo's file can't be read any more; it was changed or moved. Choose it again.",
+      { cause: String(error) },
+    );
+  }
 }
 
 async function decode(blob: Blob): Promise<ImageBitmap> {

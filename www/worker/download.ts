@@ -94,6 +94,11 @@ async function fetchRest(writer: PartWriter, net: Net, job: PartJob): Promise<st
   if (!response.ok) return `the host answered ${response.status}`;
   // A host that knows no ranges sends everything again.
   if (response.status !== 206 && writer.size > 0) writer.clear();
+  const from = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
+  if (response.status === 206 && from !== undefined && Number(from) !== writer.size) {
+    writer.clear();
+    return "the host sent another range";
+  }
   const reader = response.body?.getReader();
   if (!reader) return "the host sent nothing";
   try {

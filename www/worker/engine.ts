@@ -1,6 +1,7 @@
 /** What the worker needs of an engine. The wasm module is one; unit tests have another. */
 
 import type { DeviceKind, AnswerResult, Debug, Region, Segment, TaskRequest } from "../engine/types.js";
+import type { Said } from "../engine/protocol.js";
 import type { PackReader } from "./reader.js";
 
 /** When to stop and whom to tell. */
@@ -21,6 +22,8 @@ export interface EnginePhoto {
   readonly height: number;
   readonly regions: readonly Region[];
   ask(request: TaskRequest, onSegment: (segment: Segment) => void, run: RunOptions): Promise<AnswerResult>;
+  /** Takes a question as asked and its answer's tokens as said. */
+  recall(said: Said, run: RunOptions): Promise<void>;
   reset(): void;
   free(): void;
 }

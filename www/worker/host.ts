@@ -2,7 +2,7 @@
 
 import { aborted, GromaError } from "../engine/error.js";
 import type { Method, Methods, ToPage, ToWorker } from "../engine/protocol.js";
-import type { LoadProgress } from "../engine/types.js";
+import type { Fault, LoadProgress } from "../engine/types.js";
 import { toPicture } from "./decode.js";
 import type { Engine, EngineModel, EnginePhoto } from "./engine.js";
 import type { Library } from "./library.js";
@@ -12,6 +12,8 @@ export interface Parts {
   readonly library: (inMemory: boolean) => Promise<Library>;
   readonly engine: () => Promise<Engine>;
   readonly post: (message: ToPage) => void;
+  /** Lets something fail, for tests. */
+  readonly fail: (kind: Fault["kind"]) => void;
 }
 
 // The share of the one progress number that the download has; preparing the model has the rest.
@@ -37,6 +39,7 @@ export class Host {
   #engine: Engine | undefined;
   #tail: Promise<unknown> = Promise.resolve();
   #nextPhoto = 1;
+  #fault: { readonly kind: Fault["kind"]; after: number } | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -62,7 +65,9 @@ export class Host {
       });
       this.#parts.post({ type: "result", id, result });
     } catch (error) {
-      this.#parts.post({ type: "error", id, error: (this.#trap() ?? GromaError.wrap(error)).toPlain() });
+      const trap = this.#trap();
+      const plain = (trap ?? GromaError.wrap(error)).toPlain();
+      this.#parts.post({ type: "error", id, error: plain, ...(trap ? { fatal: true } : {}) });
     } finally {
       this.#running.delete(id);
     }
@@ -94,7 +99,22 @@ export class Host {
       }),
 
     ask: ({ photo, request }, { signal, event }) =>
-      this.#alone(signal, () => this.#photo(photo).ask(request, event, { signal })),
+      this.#alone(signal, () =>
+        this.#photo(photo).ask(
+          request,
+          (segment) => {
+            event(segment);
+            this.#count();
+          },
+          { signal },
+        ),
+      ),
+
+    recall: ({ photo, said }, { signal }) =>
+      this.#alone(signal, async () => {
+        for (const one of said) await this.#photo(photo).recall(one, { signal });
+        return null;
+      }),
 
     reset: ({ photo }, { signal }) =>
       this.#alone(signal, () => {
@@ -112,10 +132,7 @@ export class Host {
     destroy: (_, { signal }) => {
       for (const controller of this.#running.values()) if (controller.signal !== signal) controller.abort();
       return this.#alone(signal, () => {
-        for (const photo of this.#photos.values()) photo.free();
-        this.#photos.clear();
-        this.#model?.free();
-        this.#model = undefined;
+        this.#free();
         return Promise.resolve(null);
       });
     },
@@ -140,8 +157,8 @@ export class Host {
       report({ phase: "download", fraction, bytes, totalBytes: all, cached }, bytes === all);
     });
     this.#engine = await starting;
-    this.#model?.free();
-    this.#model = undefined;
+    this.#free();
+    this.#fault = debug.fault && { ...debug.fault };
     const { manifest, reader } = pack;
     this.#model = await this.#engine.load(manifest.text, reader, {
       device: device.kind,
@@ -162,6 +179,21 @@ export class Host {
       quantisation: manifest.quantisation,
       licence: manifest.licence,
     };
+  }
+
+  /** Photos and model go, with what they hold on the device. */
+  #free(): void {
+    for (const photo of this.#photos.values()) photo.free();
+    this.#photos.clear();
+    this.#model?.free();
+    this.#model = undefined;
+  }
+
+  /** One piece of an answer more: time to fail, where a test asked for it. */
+  #count(): void {
+    if (!this.#fault || --this.#fault.after > 0) return;
+    this.#parts.fail(this.#fault.kind);
+    this.#fault = undefined;
   }
 
   /** After everything that was asked for before; never two at once. */

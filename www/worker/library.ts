@@ -11,10 +11,17 @@ import type { Store } from "./store.js";
 /** Told the bytes that are here. */
 export type OnBytes = (bytes: number, total: number, cached: boolean) => void;
 
-/** Runs alone among all who name the same lock: other tabs share the store. */
-export type Exclusive = <T>(name: string, signal: AbortSignal, run: () => Promise<T>) => Promise<T>;
+/** What tabs agree on, for they share the store. */
+export interface Locks {
+  /** Runs alone among all who name the same lock. */
+  readonly run: <T>(name: string, signal: AbortSignal, run: () => Promise<T>) => Promise<T>;
+  /** The locks that someone holds now. */
+  readonly held: () => Promise<ReadonlySet<string>>;
+}
 
 const AT_ONCE = 3;
+// How often whoever waits for another tab's download looks how far it is.
+const LOOK_MS = 250;
 const MIB = 1024 * 1024;
 
 /** A pack that is wholly here. */
@@ -27,19 +34,21 @@ export interface LocalPack {
 export class Library {
   readonly #store: Store;
   readonly #net: Net;
-  readonly #lock: Exclusive;
+  readonly #locks: Locks;
 
-  constructor(store: Store, net: Net, lock: Exclusive) {
+  constructor(store: Store, net: Net, locks: Locks) {
     this.#store = store;
     this.#net = net;
-    this.#lock = lock;
+    this.#locks = locks;
   }
 
-  /** Whether a model is here, could be, or neither. */
+  /** Whether a model is here, is on its way, could be here, or neither. */
   async availability(model: string, signal: AbortSignal): Promise<Availability> {
     try {
-      const { missing } = await this.size(model, signal);
-      return missing === 0 ? "available" : "downloadable";
+      const missing = await this.#missing(await this.#manifest(descriptionOf(model), signal));
+      if (missing.length === 0) return "available";
+      const held = await this.#locks.held();
+      return missing.some((part) => held.has(lockOf(part))) ? "downloading" : "downloadable";
     } catch (error) {
       if (signal.aborted) throw error;
       return "unavailable";
@@ -62,11 +71,16 @@ export class Library {
     const url = descriptionOf(model);
     const manifest = await this.#manifest(url, signal);
     const missing = await this.#missing(manifest);
-    await this.#checkRoom(missing);
     const arrived = new Map<string, number>();
+    for (const part of missing) {
+      const bytes = await this.#store.arrived(part.sha256);
+      if (bytes > 0) arrived.set(part.sha256, Math.min(bytes, part.size));
+    }
+    const here = () => [...arrived.values()].reduce((sum, n) => sum + n, 0);
     const wanted = missing.reduce((sum, part) => sum + part.size, 0);
+    await this.#checkRoom(wanted - here());
     const report = () => {
-      const bytes = [...arrived.values()].reduce((sum, n) => sum + n, 0);
+      const bytes = here();
       onBytes(manifest.total - wanted + bytes, manifest.total, missing.length === 0);
     };
     report();
@@ -88,9 +102,10 @@ export class Library {
     } catch (error) {
       abort.abort();
       await Promise.allSettled(lanes);
-      throw error;
+      if (!isQuota(error)) throw error;
+      throw outOfStorage(wanted - here(), (await this.#store.room()) ?? 0);
     }
-    await this.#store.setRecord(await this.#key(url), JSON.stringify({ url, text: manifest.text }));
+    await this.#keep(url, manifest);
     return { manifest, reader: await PackReader.open(manifest, this.#store) };
   }
 
@@ -108,23 +123,50 @@ export class Library {
   /** Removes a model and the parts that no other model has. */
   async forget(model: string): Promise<void> {
     const url = descriptionOf(model);
-    const kept = await this.#kept();
-    const others = new Set(
-      kept.filter((k) => k.url !== url).flatMap((k) => partsOf(k.manifest).map((p) => p.sha256)),
-    );
+    const gone = (await this.#kept()).filter((kept) => kept.url === url);
     await this.#store.setRecord(await this.#key(url), undefined);
-    for (const { manifest } of kept.filter((k) => k.url === url)) {
-      for (const part of partsOf(manifest))
-        if (!others.has(part.sha256)) await this.#store.remove(part.sha256);
-    }
+    for (const { manifest } of gone) await this.#sweep(manifest);
+  }
+
+  /** Notes that a model is wholly here; what only an earlier version of it had goes. */
+  async #keep(url: string, manifest: Manifest): Promise<void> {
+    const before = (await this.#kept()).filter(
+      (kept) => kept.url === url && kept.manifest.text !== manifest.text,
+    );
+    await this.#store.setRecord(await this.#key(url), JSON.stringify({ url, text: manifest.text }));
+    for (const old of before) await this.#sweep(old.manifest);
+  }
+
+  /** Removes the parts of a description that no model which is kept has. */
+  async #sweep(old: Manifest): Promise<void> {
+    const kept = await this.#kept();
+    const wanted = new Set(kept.flatMap(({ manifest }) => partsOf(manifest).map((part) => part.sha256)));
+    for (const part of partsOf(old)) if (!wanted.has(part.sha256)) await this.#store.remove(part.sha256);
   }
 
   async #part(part: Part, url: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
-    await this.#lock(`groma-part-${part.sha256}`, signal, async () => {
-      // Another tab may have brought it while this one waited.
-      if (await this.#store.has(part.sha256, part.size)) onBytes(part.size);
-      else await downloadPart(this.#store, this.#net, { part, url, signal, onBytes });
-    });
+    const turn = new AbortController();
+    void this.#watch(part, AbortSignal.any([signal, turn.signal]), onBytes);
+    try {
+      await this.#locks.run(lockOf(part), signal, async () => {
+        turn.abort();
+        // Another tab may have brought it while this one waited.
+        if (await this.#store.has(part.sha256, part.size)) onBytes(part.size);
+        else await downloadPart(this.#store, this.#net, { part, url, signal, onBytes });
+      });
+    } finally {
+      turn.abort();
+    }
+  }
+
+  /** Tells how far another tab is with a part, until it is this one's turn. */
+  async #watch(part: Part, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
+    for (;;) {
+      const ended = await this.#net.wait(LOOK_MS, signal).catch(() => true);
+      if (ended === true || signal.aborted) return;
+      const bytes = await this.#store.arrived(part.sha256);
+      if (bytes > 0 && !signal.aborted) onBytes(Math.min(bytes, part.size));
+    }
   }
 
   /** From its host, so that a new version is seen; from the store where the host does not answer. */
@@ -140,7 +182,8 @@ export class Library {
       cause = error instanceof Error ? error.message : String(error);
     }
     const kept = await this.#store.record(await this.#key(url));
-    if (kept) return parseManifest((JSON.parse(kept) as { text: string }).text);
+    const record = kept && parseRecord(kept);
+    if (record) return record.manifest;
     throw new GromaError(
       "no-model",
       `There is no model at this address: ${cause}. Check the address and the connection.`,
@@ -156,16 +199,9 @@ export class Library {
     return missing;
   }
 
-  async #checkRoom(missing: readonly Part[]): Promise<void> {
-    const wanted = missing.reduce((sum, part) => sum + part.size, 0);
+  async #checkRoom(wanted: number): Promise<void> {
     const room = await this.#store.room();
-    if (room === undefined || wanted <= room) return;
-    const [need, have] = [Math.ceil(wanted / MIB), Math.floor(room / MIB)];
-    throw new GromaError(
-      "out-of-storage",
-      `The model needs ${need} MiB of this browser's storage and ${have} MiB are free. Free some storage and try again.`,
-      { requested: wanted, quota: room },
-    );
+    if (room !== undefined && wanted > room) throw outOfStorage(wanted, room);
   }
 
   async #kept(): Promise<{ url: string; manifest: Manifest }[]> {
@@ -173,8 +209,8 @@ export class Library {
     for (const key of await this.#store.records()) {
       const text = await this.#store.record(key);
       if (!text) continue;
-      const { url, text: description } = JSON.parse(text) as { url: string; text: string };
-      kept.push({ url, manifest: parseManifest(description) });
+      const record = parseRecord(text);
+      if (record) kept.push(record);
     }
     return kept;
   }
@@ -182,6 +218,33 @@ export class Library {
   #key(url: string): Promise<string> {
     return this.#net.sha256(new TextEncoder().encode(url));
   }
+}
+
+/** A record of ours; nothing where it is of another version or was cut while it was written. */
+function parseRecord(text: string): { url: string; manifest: Manifest } | undefined {
+  try {
+    const { url, text: description } = JSON.parse(text) as { url: string; text: string };
+    return { url, manifest: parseManifest(description) };
+  } catch {
+    return undefined;
+  }
+}
+
+function lockOf(part: Part): string {
+  return `groma-part-${part.sha256}`;
+}
+
+function isQuota(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "QuotaExceededError";
+}
+
+function outOfStorage(wanted: number, room: number): GromaError {
+  const [need, have] = [Math.ceil(wanted / MIB), Math.max(0, Math.floor(room / MIB))];
+  return new GromaError(
+    "out-of-storage",
+    `The model needs ${need} MiB more of this browser's storage and ${have} MiB are free. Free some storage and try again; what has arrived is kept.`,
+    { requested: wanted, quota: room },
+  );
 }
 
 /** The address of `model.json`, given it or its folder. */

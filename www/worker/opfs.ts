@@ -1,6 +1,5 @@
 /** Parts in the browser's origin-private file system: `groma/parts/SHA256`, `….part` while fetched, `groma/models/KEY.json`. */
 
-import { GromaError } from "../engine/error.js";
 import { gone, MemoryStore, type PartWriter, type Store, type StoredPart } from "./store.js";
 
 // Not in TypeScript's library; every browser with OPFS has it.
@@ -34,6 +33,10 @@ class OpfsStore implements Store {
     return file?.size === size;
   }
 
+  async arrived(sha256: string): Promise<number> {
+    return (await fileOf(this.#parts, `${sha256}.part`))?.size ?? 0;
+  }
+
   async open(sha256: string): Promise<StoredPart> {
     const file = await fileOf(this.#parts, sha256);
     if (!file) throw gone(sha256);
@@ -63,11 +66,7 @@ class OpfsStore implements Store {
       append: (bytes) => {
         const written = access.write(bytes, { at: size });
         size += written;
-        if (written < bytes.length)
-          throw new GromaError(
-            "out-of-storage",
-            "The disk is full. Free some space and load the model again.",
-          );
+        if (written < bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
       },
       clear: () => {
         access.truncate(0);
@@ -111,7 +110,8 @@ class OpfsStore implements Store {
       await this.#models.removeEntry(name).catch(() => undefined);
       return;
     }
-    const handle = await this.#models.getFileHandle(name, { create: true });
+    // Beside its place first, so that nothing half-written ever has the name.
+    const handle = (await this.#models.getFileHandle(`${name}.part`, { create: true })) as Movable;
     const access = await handle.createSyncAccessHandle();
     try {
       access.truncate(0);
@@ -120,6 +120,7 @@ class OpfsStore implements Store {
     } finally {
       access.close();
     }
+    await handle.move(name);
   }
 
   async room(): Promise<number | undefined> {

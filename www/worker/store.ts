@@ -28,6 +28,8 @@ export interface PartWriter {
 /** A place for parts and for small records about models. */
 export interface Store {
   has(sha256: string, size: number): Promise<boolean>;
+  /** Bytes of a part that is being fetched, here or in another tab; 0 where none is. */
+  arrived(sha256: string): Promise<number>;
   open(sha256: string): Promise<StoredPart>;
   write(sha256: string): Promise<PartWriter>;
   remove(sha256: string): Promise<void>;
@@ -45,6 +47,10 @@ export class MemoryStore implements Store {
 
   has(sha256: string, size: number): Promise<boolean> {
     return Promise.resolve(this.#parts.get(sha256)?.length === size);
+  }
+
+  arrived(): Promise<number> {
+    return Promise.resolve(0);
   }
 
   open(sha256: string): Promise<StoredPart> {

@@ -61,6 +61,8 @@ export async function startEngine(): Promise<Engine> {
     height: photo.height,
     regions: photo.regions(),
     ask: (request, onSegment, run) => guarded(run, (stop) => photo.ask(request, onSegment, stop)),
+    recall: ({ request, tokens }, run) =>
+      guarded(run, (stop) => photo.recall(request, Uint32Array.from(tokens), stop)),
     reset: () => photo.reset(),
     free: () => photo.free(),
   });
@@ -85,14 +87,7 @@ export async function startEngine(): Promise<Engine> {
     load: (description, pack, options) =>
       guarded(options, async (stop) =>
         wrapModel(
-          await Model.load(
-            description,
-            pack,
-            options.device,
-            options.debug.numerics ?? "fast",
-            stop,
-            options.onProgress,
-          ),
+          await Model.load(description, pack, options.device, options.debug, stop, options.onProgress),
         ),
       ),
   };

@@ -4,8 +4,9 @@ import { aborted, GromaError } from "../engine/error.js";
 import type { ToWorker } from "../engine/protocol.js";
 import type { Net } from "./download.js";
 import type { Engine } from "./engine.js";
+import { fail, watchDevices } from "./fault.js";
 import { Host } from "./host.js";
-import { Library, type Exclusive } from "./library.js";
+import { Library, type Locks } from "./library.js";
 import { openStore } from "./opfs.js";
 import { MemoryStore } from "./store.js";
 import { startEngine } from "./wasm.js";
@@ -39,27 +40,41 @@ const net: Net = {
   },
 };
 
-const exclusive: Exclusive = async (name, signal, run) => {
-  try {
-    return await navigator.locks.request(name, { signal }, run);
-  } catch (error) {
-    throw signal.aborted ? aborted() : error;
-  }
+const locks: Locks = {
+  run: async (name, signal, run) => {
+    try {
+      return await navigator.locks.request(name, { signal }, run);
+    } catch (error) {
+      throw signal.aborted ? aborted() : error;
+    }
+  },
+  held: async () => new Set((await navigator.locks.query()).held?.flatMap(({ name }) => name ?? [])),
 };
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
-  return () => (made ??= make());
+  return () => {
+    // A failure is not kept: the next call tries again.
+    made ??= make().catch((error: unknown) => {
+      made = undefined;
+      throw error;
+    });
+    return made;
+  };
 }
 
-const kept = once(async () => new Library(await openStore(), net, exclusive));
-const unkept = once(() => Promise.resolve(new Library(new MemoryStore(), net, exclusive)));
+const kept = once(async () => new Library(await openStore(), net, locks));
+const unkept = once(() => Promise.resolve(new Library(new MemoryStore(), net, locks)));
 const engine: () => Promise<Engine> = once(startEngine);
 
 const host = new Host({
   library: (inMemory) => (inMemory ? unkept() : kept()),
   engine,
   post: (message) => self.postMessage(message),
+  fail,
 });
 
-self.onmessage = (event: MessageEvent<ToWorker>) => host.receive(event.data);
+self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+  if (data.type === "call" && data.method === "load" && data.args.debug.fault) watchDevices();
+  host.receive(data);
+};

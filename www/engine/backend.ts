@@ -1,0 +1,153 @@
+/**
+ * One model on one device in one worker. Everything on a page that asks for the same shares it; it starts again by itself
+ * after its worker failed or its GPU was lost.
+ */
+
+import { abortable } from "./abort.js";
+import type { Connection } from "./connection.js";
+import { chooseDevice, type DeviceWish } from "./device.js";
+import { GromaError } from "./error.js";
+import { discard, takeConnection } from "./lines.js";
+import type { Debug, DeviceChoice, Info, LoadProgress } from "./types.js";
+
+/** What a backend is made for. */
+export interface Wish {
+  readonly model: string;
+  readonly device: DeviceWish;
+  readonly debug: Debug;
+}
+
+/** Told how far loading is. */
+export type Report = (progress: LoadProgress) => void;
+
+/** Work on a running engine; `generation` tells one start from the next. */
+export type Use<T> = (line: Connection, generation: number) => Promise<T>;
+
+const backends = new Map<string, Backend>();
+
+/** See the module. */
+export class Backend {
+  readonly #key: string;
+  readonly #wish: Wish;
+  readonly #reports = new Set<Report>();
+  readonly #life = new AbortController();
+  #last: LoadProgress | undefined;
+  #holders = 0;
+  #generation = 0;
+  #line: Connection | undefined;
+  #starting: Promise<Info> | undefined;
+  /** Set while the engine can be used. */
+  #info: Info | undefined;
+
+  private constructor(key: string, wish: Wish) {
+    this.#key = key;
+    this.#wish = wish;
+  }
+
+  /** The backend for a wish, loaded; whoever comes second waits for the same loading. To be released. */
+  static async acquire(
+    wish: Wish,
+    report: Report,
+    signal: AbortSignal | undefined,
+  ): Promise<{ backend: Backend; info: Info }> {
+    const key = JSON.stringify([wish.model, wish.device, wish.debug]);
+    const backend = backends.get(key) ?? new Backend(key, wish);
+    backends.set(key, backend);
+    backend.#holders++;
+    backend.#reports.add(report);
+    if (backend.#last) report(backend.#last);
+    try {
+      return { backend, info: await abortable(backend.#start(), signal) };
+    } catch (error) {
+      await backend.release();
+      throw error;
+    } finally {
+      backend.#reports.delete(report);
+    }
+  }
+
+  /** One holder less; with the last one the engine ends, and its memory is free when this settles. */
+  async release(): Promise<void> {
+    if (--this.#holders > 0) return;
+    if (backends.get(this.#key) === this) backends.delete(this.#key);
+    this.#life.abort();
+    // What has arrived is put away before the worker ends.
+    await this.#starting?.catch(() => undefined);
+    const line = this.#line;
+    if (!line) return;
+    await line.call("destroy", null).catch(() => undefined);
+    discard(line, new GromaError("closed", "This engine was destroyed. Create a new one."));
+  }
+
+  /** Which start of the engine this is; 0 while there is none to use. */
+  get generation(): number {
+    return this.#info && !this.#line?.broken ? this.#generation : 0;
+  }
+
+  /**
+   * Runs on the engine, which is started first where it has ended. Where the GPU is lost underneath, the engine is started
+   * and `use` is run once more; a second loss is the caller's.
+   */
+  async use<T>(use: Use<T>, signal?: AbortSignal): Promise<T> {
+    for (let again = false; ; again = true) {
+      if (this.generation === 0) await abortable(this.#start(), signal);
+      const line = this.#line;
+      const generation = this.generation;
+      // It may have failed again between its start and now.
+      if (!line || generation === 0) throw line?.broken ?? closed();
+      try {
+        return await use(line, generation);
+      } catch (error) {
+        if (!(error instanceof GromaError) || error.reason !== "device-lost") throw error;
+        if (this.#generation === generation) this.#info = undefined;
+        if (again || signal?.aborted) throw error;
+      }
+    }
+  }
+
+  #start(): Promise<Info> {
+    if (this.#life.signal.aborted) return Promise.reject(closed());
+    if (this.#info && !this.#line?.broken) return Promise.resolve(this.#info);
+    if (this.#starting) return this.#starting;
+    const starting = this.#load().finally(() => {
+      if (this.#starting === starting) this.#starting = undefined;
+    });
+    this.#starting = starting;
+    return starting;
+  }
+
+  async #load(): Promise<Info> {
+    const { device, model } = this.#wish;
+    // What was to fail has failed.
+    const { fault, ...rest } = this.#wish.debug;
+    const debug = this.#generation === 0 && fault ? { fault, ...rest } : rest;
+    const choice = await abortable(chooseDevice(device, debug), this.#life.signal);
+    if (!this.#line || this.#line.broken) this.#line = takeConnection();
+    const line = this.#line;
+    const load = (chosen: DeviceChoice) =>
+      line.call(
+        "load",
+        { model, device: chosen, debug },
+        { signal: this.#life.signal, onEvent: (progress) => this.#tell(progress) },
+      );
+    const info = await load(choice).catch((error: unknown) => {
+      const adapterGone = error instanceof GromaError && error.reason === "no-webgpu";
+      if (device !== "auto" || choice.kind !== "gpu" || !adapterGone) throw error;
+      return load({ kind: "cpu", adapter: choice.adapter, note: "no-adapter" });
+    });
+    this.#tell({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
+    this.#last = undefined;
+    this.#generation++;
+    this.#info = info;
+    return info;
+  }
+
+  #tell(progress: LoadProgress): void {
+    this.#last = progress;
+    for (const report of this.#reports) report(progress);
+  }
+}
+
+function closed(): GromaError {
+  return new GromaError("closed", "This engine was destroyed. Create a new one.");
+}
