@@ -3,7 +3,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   // Relative addresses: the built site runs under any path of any static host.
   base: "./",
-  publicDir: false,
+  // The web app manifest and its icons, which keep their names.
+  publicDir: "www/public",
   worker: { format: "es" },
   build: {
     target: "es2022",

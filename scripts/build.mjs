@@ -1,4 +1,5 @@
-// `npm run build`: a static site in dist/ that any file server hosts under any path.
+// `npm run build`: a static site in dist/ that any file server hosts under any path, and in dist/groma the package that
+// `npm pack` packs.
 
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -6,6 +7,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { buildWasm } from "./build-wasm.mjs";
 import { buildModel } from "./model.mjs";
+import { buildServiceWorker } from "./offline.mjs";
+import { buildPackage } from "./package.mjs";
 import { bringSamples } from "./samples.mjs";
 import { installPackages, root, tool } from "./lib.mjs";
 
@@ -15,6 +18,7 @@ export async function buildSite() {
   await buildWasm();
   await buildModel();
   await buildPage();
+  await buildPackage();
   await bringSamples();
 }
 
@@ -24,6 +28,7 @@ export async function buildPage() {
   await rm(join(root, "dist", "assets"), { recursive: true, force: true });
   await tool("vite", ["build", "--logLevel", "warn"]);
   if (!existsSync(join(root, "dist", "index.html"))) throw new Error("vite left no page");
+  await buildServiceWorker();
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) await buildSite();

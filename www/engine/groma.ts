@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /** The engine as a page sees it: availability, create with progress, open a photo, destroy. */
 
 import { abortable } from "./abort.js";

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /** A photo that was looked at, and the conversation about it. */
 
 import { abortable } from "./abort.js";
@@ -76,7 +78,7 @@ export class Photo {
     this.regions = opened.regions;
   }
 
-  /** What `Groma.open` calls. */
+  /** @internal What `Groma.open` calls. */
   static async open(
     backend: Backend,
     source: PhotoSource,
