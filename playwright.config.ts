@@ -32,6 +32,9 @@ export default defineConfig({
   projects: [
     { name: "element", testMatch: "element.spec.ts" },
     { name: "page", testMatch: "page.spec.ts" },
+    { name: "client", testMatch: "client.spec.ts" },
+    { name: "offline", testMatch: "offline.spec.ts" },
+    { name: "package", testMatch: "package.spec.ts" },
     { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
   ],

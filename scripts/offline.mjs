@@ -11,7 +11,12 @@ import { root } from "./lib.mjs";
 export async function appFiles(dist = join(root, "dist")) {
   const inside = async (folder) =>
     existsSync(join(dist, folder)) ? (await readdir(join(dist, folder))).map((f) => `${folder}/${f}`) : [];
-  return ["index.html", "manifest.webmanifest", ...(await inside("assets")), ...(await inside("icons"))].sort();
+  return [
+    "index.html",
+    "manifest.webmanifest",
+    ...(await inside("assets")),
+    ...(await inside("icons")),
+  ].sort();
 }
 
 /** Builds the service worker for what lies in `dist` now. */

@@ -86,7 +86,10 @@ async function types() {
     seen.add(path);
     const text = await readFile(join(home, path), "utf8");
     const up = "../".repeat(path.split("/").length - 1);
-    await writeFile(join(home, path), text.replaceAll(/(from |import\()"lit(?:\/[^"]*)?"/g, `$1"${up}lit.js"`));
+    await writeFile(
+      join(home, path),
+      text.replaceAll(/(from |import\()"lit(?:\/[^"]*)?"/g, `$1"${up}lit.js"`),
+    );
     for (const [, from = ""] of text.matchAll(/(?:from |import\()"([^"]+)"/g)) {
       if (from.startsWith(".")) queue.push(posix.join(dirname(path), from.replace(/\.js$/, ".d.ts")));
       else if (!/^lit(\/|$)/.test(from)) throw new Error(`${path} needs the package ${from}`);

@@ -110,7 +110,7 @@ describe("a model", () => {
     store.arrived = () => Promise.resolve(7);
     const second = new Library(
       store,
-      { ...net, wait: () => new Promise((done) => setTimeout(done, 1)) },
+      { fetch: net.fetch, sha256: net.sha256, wait: () => new Promise((done) => setTimeout(done, 1)) },
       {
         run: async (_, __, run) => {
           await other;

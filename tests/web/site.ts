@@ -8,7 +8,7 @@ import { serve } from "../../scripts/serve.mjs";
 import { makePacks, PACKS, ROOT } from "./packs.js";
 
 /** What happens to a file of a pack. */
-export type Fate = "damage" | "cut" | "missing" | "slow";
+export type Fate = "damage" | "cut" | "missing" | "slow" | "refused" | "whole";
 
 const BASE = "/some/where/";
 
@@ -17,6 +17,8 @@ export class Site {
   readonly requests: { path: string; range: string | undefined }[] = [];
   /** What happens to a file, by the end of its name: each entry once unless it is repeated. */
   readonly fates: { file: string; fate: Fate; times: number }[] = [];
+  /** Pages besides the built ones, by their path under the base. */
+  readonly pages = new Map<string, string>();
   /** No pack is served at all. */
   offline = false;
   url = "";
@@ -50,11 +52,22 @@ export class Site {
     response: ServerResponse,
     path: string,
   ): Promise<boolean> => {
+    const extra = this.pages.get(path.slice(BASE.length));
+    if (extra !== undefined) {
+      response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(extra);
+      return true;
+    }
     if (!path.startsWith(`${BASE}packs/`)) return false;
-    const range = request.headers.range;
-    this.requests.push({ path, range });
+    const asked = request.headers.range;
+    this.requests.push({ path, range: asked });
     const file = join(PACKS, path.slice(`${BASE}packs/`.length));
     const fate = this.#fate(path);
+    // A host that knows no ranges sends everything.
+    const range = fate === "whole" ? undefined : asked;
+    if (fate === "refused") {
+      response.writeHead(416).end();
+      return true;
+    }
     if (this.offline) {
       response.destroy();
       return true;

@@ -4,6 +4,9 @@
  * origin-private file system.
  */
 
+// A module for TypeScript's sake: a script of its own would share its names with the library's.
+export {};
+
 declare const self: ServiceWorkerGlobalScope;
 
 /** The app's files and their sha256, and what names this set: the build puts them in front of this script. */
@@ -65,7 +68,9 @@ async function takeOver(): Promise<void> {
   const versions = (await caches.keys()).filter((name) => name.startsWith(OURS) && name !== SAMPLES);
   // The one before stays: a page that still runs it may yet need its worker.
   const before = versions.filter((name) => name !== APP).at(-1);
-  await Promise.all(versions.filter((name) => name !== APP && name !== before).map((name) => caches.delete(name)));
+  await Promise.all(
+    versions.filter((name) => name !== APP && name !== before).map((name) => caches.delete(name)),
+  );
   await self.clients.claim();
 }
 

@@ -1,0 +1,1 @@
+export function pageSizes(dist?: string): Promise<{ path: string; raw: number; brotli: number }[]>;

@@ -1,0 +1,377 @@
+/** The JavaScript API over the real engine with a tiny model, as a page of someone else's uses it: the package's own file. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Page } from "@playwright/test";
+import type * as Api from "../../www/engine/index.js";
+import { PACKS } from "./packs.js";
+import { expect, kept, PHOTO, test, type Site } from "./site.js";
+
+declare global {
+  interface Window {
+    api: typeof Api;
+    photo: Blob;
+    model: string;
+    /** How often persistent storage was asked for. */
+    asked: number;
+  }
+}
+
+interface Description {
+  readonly total: number;
+  readonly files: readonly { readonly parts: readonly { readonly name: string; readonly size: number }[] }[];
+}
+
+const description = JSON.parse(readFileSync(join(PACKS, "tiny", "model.json"), "utf8")) as Description;
+const parts = description.files.flatMap((file) => file.parts);
+const largest = parts.reduce((a, b) => (a.size > b.size ? a : b));
+
+/** A page with the API and a photo at hand. */
+async function open(page: Page, site: Site): Promise<void> {
+  site.pages.set("blank.html", '<!doctype html><link rel="icon" href="data:,"><title>Blank</title>');
+  await page.goto(`${site.url}blank.html`);
+  await page.evaluate(
+    async ({ api, bytes, model }) => {
+      window.api = (await import(api)) as typeof Api;
+      window.photo = new Blob([Uint8Array.from(bytes)], { type: "image/png" });
+      window.model = model;
+    },
+    {
+      api: `${site.url}groma/groma-web.js`,
+      bytes: [...readFileSync(PHOTO)],
+      model: `${site.url}packs/tiny/`,
+    },
+  );
+}
+
+test.beforeEach(({ page, site }) => open(page, site));
+
+test("from nothing to nothing: availability, progress, info, photos of every kind, models, delete", async ({
+  page,
+  site,
+}) => {
+  const result = await page.evaluate(async () => {
+    const { Groma } = window.api;
+    window.asked = 0;
+    const storage = Object.getPrototypeOf(navigator.storage) as StorageManager;
+    storage.persist = () => {
+      window.asked++;
+      return Promise.resolve(true);
+    };
+    const { model } = window;
+    const before = await Groma.availability({ model });
+    const nowhere = await Groma.availability({ model: "nowhere/" });
+    const seen: number[] = [];
+    const groma = await Groma.create({
+      model,
+      device: "cpu",
+      monitor: (m) =>
+        m.addEventListener("downloadprogress", (e) => {
+          const { loaded, total } = e as unknown as { loaded: number; total: number };
+          seen.push(loaded / total);
+        }),
+    });
+    const after = await Groma.availability({ model });
+    const url = URL.createObjectURL(window.photo);
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const bitmap = await createImageBitmap(window.photo);
+    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+    canvas?.drawImage(bitmap, 0, 0);
+    const pixels = canvas?.getImageData(0, 0, bitmap.width, bitmap.height);
+    const file = new File([window.photo], "x.png");
+    const opened = [];
+    for (const source of [window.photo, file, image, new URL(url), url, bitmap, pixels]) {
+      if (!source) continue;
+      const photo = await groma.open(source);
+      opened.push({ width: photo.width, height: photo.height, regions: photo.regions });
+      await photo.close();
+    }
+    const models = await Groma.models();
+    const listed = models.map(({ name, bytes }) => ({ name, bytes }));
+    const { info } = groma;
+    await groma.destroy();
+    for (const one of models) await one.delete();
+    return {
+      before,
+      nowhere,
+      after,
+      seen,
+      opened,
+      bitmapWidth: bitmap.width,
+      listed,
+      info,
+      asked: window.asked,
+      left: (await Groma.models()).length,
+      then: await Groma.availability({ model }),
+    };
+  });
+  expect(result).toMatchObject({
+    before: "downloadable",
+    nowhere: "unavailable",
+    after: "available",
+    then: "downloadable",
+    left: 0,
+    listed: [{ bytes: description.total }],
+    info: { device: "cpu", note: "forced", bytes: description.total },
+    asked: 1,
+  });
+  expect(result.info.contextLength).toBeGreaterThan(0);
+  expect([result.seen[0], result.seen.at(-1)]).toEqual([0, 1]);
+  expect(result.seen).toEqual([...result.seen].sort((a, b) => a - b));
+  expect(result.opened).toHaveLength(7);
+  // The caller's bitmap is still its own, and what the browser decodes without loss is the same photo.
+  expect(result.bitmapWidth).toBe(result.opened[0]?.width);
+  for (const opened of result.opened) expect(opened).toEqual(result.opened[0]);
+  expect(result.opened[0]?.regions.length).toBeGreaterThan(0);
+  expect(await kept(page, "parts")).toEqual([]);
+  expect(site.parts.length).toBe(parts.length);
+});
+
+test("engines of the same model are one worker and one download", async ({ page, site }) => {
+  const texts = await page.evaluate(async () => {
+    const { Groma } = window.api;
+    const make = () => Groma.create({ model: window.model, device: "cpu" });
+    const [a, b] = await Promise.all([make(), make()]);
+    const [one, two] = await Promise.all([a.open(window.photo), b.open(window.photo)]);
+    // Two questions at once, of two engines that are one: both are answered, one after the other.
+    const answers = [one.ask("What?", { maxTokens: 8 }), two.ask("What?", { maxTokens: 8 })];
+    const said = (await Promise.all(answers.map(({ done }) => done))).map(({ tokens }) => tokens);
+    await a.destroy();
+    said.push((await two.ask("And?", { maxTokens: 8 }).done).tokens);
+    (window as unknown as { b: typeof b }).b = b;
+    return said;
+  });
+  expect(texts[0]).toEqual(texts[1]);
+  expect(texts[2]?.length).toBeGreaterThan(0);
+  expect(page.workers()).toHaveLength(1);
+  expect(new Set(site.parts.map(({ path }) => path)).size).toBe(site.parts.length);
+  await page.evaluate(() => (window as unknown as { b: Api.Groma }).b.destroy());
+  await expect.poll(() => page.workers().length).toBe(0);
+});
+
+test("a second tab waits for the first one's download, and sees it go on", async ({
+  page,
+  context,
+  site,
+}) => {
+  site.fates.push({ file: largest.name, fate: "slow", times: 1 });
+  const second = await context.newPage();
+  await open(second, site);
+  const create = (tab: Page) =>
+    tab.evaluate(async () => {
+      const seen: number[] = [];
+      const monitor = (m: EventTarget) =>
+        m.addEventListener("downloadprogress", (e) => seen.push((e as unknown as { loaded: number }).loaded));
+      const groma = await window.api.Groma.create({ model: window.model, device: "cpu", monitor });
+      await groma.destroy();
+      return seen;
+    });
+  const first = create(page);
+  const availability = () => second.evaluate(() => window.api.Groma.availability({ model: window.model }));
+  await expect.poll(availability).toBe("downloading");
+  const seen = await create(second);
+  await first;
+  expect(site.parts.map(({ path }) => path).sort()).toEqual(
+    [...new Set(site.parts.map((p) => p.path))].sort(),
+  );
+  expect(seen).toEqual([...seen].sort((a, b) => a - b));
+  // More than nothing, all, and ready: the half of the slow part that was there while it waited.
+  expect(seen.some((loaded) => loaded > 0 && loaded < 0.9)).toBe(true);
+  expect(await availability()).toBe("available");
+  await second.close();
+});
+
+test.describe("when the host misbehaves", () => {
+  test.use({ noise: [/Failed to load resource/] });
+
+  for (const fate of ["refused", "whole"] as const) {
+    test(`a rest that is ${fate} does no harm`, async ({ page, site }) => {
+      site.fates.push({ file: largest.name, fate: "cut", times: 1 }, { file: largest.name, fate, times: 1 });
+      const width = await page.evaluate(async () => {
+        const groma = await window.api.Groma.create({ model: window.model, device: "cpu" });
+        return (await groma.open(window.photo)).width;
+      });
+      expect(width).toBeGreaterThan(0);
+      const asked = site.parts.filter(({ path }) => path.endsWith(largest.name)).map(({ range }) => range);
+      expect(asked[1]).toMatch(/^bytes=[1-9]\d*-$/);
+      expect(asked).toHaveLength(fate === "refused" ? 3 : 2);
+    });
+  }
+});
+
+test("storage that is too small is said in MiB before anything is fetched", async ({ page, site }) => {
+  const cdp = await page.context().newCDPSession(page);
+  const origin = new URL(site.url).origin;
+  await cdp.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1000 });
+  const error = await page.evaluate(async () => {
+    try {
+      await window.api.Groma.create({ model: window.model, device: "cpu" });
+      return undefined;
+    } catch (e) {
+      const { name, reason, message, details } = e as Api.GromaError;
+      return { name, reason, message, details, is: e instanceof DOMException };
+    }
+  });
+  expect(error).toMatchObject({ name: "QuotaExceededError", reason: "out-of-storage", is: true });
+  expect(error?.message).toMatch(/needs \d+ MiB more .* 0 MiB are free/);
+  expect(error?.details).toMatchObject({ requested: description.total });
+  expect(site.parts).toEqual([]);
+  await cdp.send("Storage.overrideQuotaForOrigin", { origin });
+});
+
+test("everything can be given up at any time, and what is left works", async ({ page }) => {
+  const result = await page.evaluate(async () => {
+    const { Groma } = window.api;
+    const names: string[] = [];
+    const expectAbort = async (work: Promise<unknown>) =>
+      work.then(
+        () => names.push("nothing"),
+        (e: unknown) => names.push((e as Api.GromaError).reason),
+      );
+    const { model } = window;
+    // At every step of loading that reports itself, and before the first.
+    await expectAbort(Groma.create({ model, device: "cpu", signal: AbortSignal.abort() }));
+    for (const at of [1, 2, 4]) {
+      const stop = new AbortController();
+      let seen = 0;
+      const monitor = (m: EventTarget) =>
+        m.addEventListener("downloadprogress", () => {
+          if (++seen === at) stop.abort();
+        });
+      await expectAbort(
+        Groma.create({ model, device: "cpu", debug: { storage: "memory" }, monitor, signal: stop.signal }),
+      );
+    }
+    const groma = await Groma.create({ model, device: "cpu" });
+    for (const at of [0, 1, 3]) {
+      const stop = new AbortController();
+      let seen = 0;
+      const onProgress = () => {
+        if (++seen === at) stop.abort();
+      };
+      if (at === 0) stop.abort();
+      await expectAbort(groma.open(window.photo, { signal: stop.signal, onProgress }));
+    }
+    const photo = await groma.open(window.photo);
+    const stops: string[] = [];
+    for (const at of [0, 1, 3]) {
+      const stop = new AbortController();
+      if (at === 0) stop.abort();
+      let seen = 0;
+      const answer = photo.ask("What?", { maxTokens: 64, signal: stop.signal });
+      for await (const piece of answer) if (piece.index >= 0 && ++seen === at) stop.abort();
+      stops.push((await answer.done).stopped);
+    }
+    const whole = await photo.ask("What?", { maxTokens: 8 }).done;
+    await groma.destroy();
+    return { names, stops, tokens: whole.tokens.length };
+  });
+  expect(result.names).toEqual(Array.from({ length: 7 }, () => "aborted"));
+  expect(result.stops).toEqual(["aborted", "aborted", "aborted"]);
+  expect(result.tokens).toBeGreaterThan(0);
+});
+
+/** Asks two questions; the first may fail by itself and is then asked again. Gives the reasons and the tokens. */
+function converse(page: Page, options: { device: "cpu" | "gpu"; debug?: Api.Debug }) {
+  return page.evaluate(async ({ device, debug = {} }) => {
+    const groma = await window.api.Groma.create({ model: window.model, device, debug });
+    const photo = await groma.open(window.photo);
+    const reasons: string[] = [];
+    const ask = (question: string) => photo.ask(question, { maxTokens: 12 }).done;
+    const first = ask("What is this?");
+    const waiting = first.then(
+      () => undefined,
+      () => undefined,
+    );
+    const one = await first.catch((e: unknown) => {
+      reasons.push((e as Api.GromaError).reason);
+      return waiting.then(() => ask("What is this?"));
+    });
+    const two = await ask("And what else?");
+    const caption = await photo.caption([1, 1, photo.width / 2, photo.height / 2], { maxTokens: 6 }).done;
+    await groma.destroy();
+    return { reasons, tokens: [one.tokens, two.tokens, caption.tokens], prompt: two.timing.prompt };
+  }, options);
+}
+
+test.describe("staying alive", () => {
+  test.use({ noise: [/forced to fail/, /unreachable/] });
+
+  for (const [kind, reason] of [
+    ["worker", "internal"],
+    ["trap", "out-of-memory"],
+  ] as const) {
+    test(`a ${kind} that fails is told, and the next question has a new one`, async ({ page, site }) => {
+      const want = await converse(page, { device: "cpu" });
+      const before = site.parts.length;
+      const got = await converse(page, { device: "cpu", debug: { fault: { kind, after: 2 } } });
+      expect(got).toEqual({ ...want, reasons: [reason] });
+      expect(site.parts.length).toBe(before);
+      await expect.poll(() => page.workers().length).toBe(0);
+    });
+  }
+
+  test("a GPU that is lost in the middle of an answer is opened again and the question with it", async ({
+    page,
+    site,
+  }) => {
+    const want = await converse(page, { device: "gpu" });
+    const before = site.parts.length;
+    // In the first answer nothing has to be remembered; in the second the first one has.
+    for (const after of [2, 16]) {
+      const got = await converse(page, { device: "gpu", debug: { fault: { kind: "device", after } } });
+      expect(got).toEqual(want);
+    }
+    expect(site.parts.length).toBe(before);
+  });
+
+  test("to end an engine is no loss of its GPU", async ({ page }) => {
+    const result = await page.evaluate(async () => {
+      const groma = await window.api.Groma.create({ model: window.model, device: "gpu" });
+      const photo = await groma.open(window.photo);
+      const answer = photo.describe({ maxTokens: 64 });
+      await answer[Symbol.asyncIterator]().next();
+      await groma.destroy();
+      const closed = await photo.ask("Still?").done.catch((e: unknown) => (e as Api.GromaError).reason);
+      return { stopped: (await answer.done).stopped, closed };
+    });
+    expect(result).toEqual({ stopped: "aborted", closed: "closed" });
+    await expect.poll(() => page.workers().length).toBe(0);
+  });
+});
+
+test("fall-backs can be forced, and answer alike", async ({ page }) => {
+  const result = await page.evaluate(async () => {
+    const { Groma } = window.api;
+    const { model } = window;
+    const ask = async (debug: Api.Debug, device: "auto" | "gpu" | "cpu") => {
+      const groma = await Groma.create({ model, device, debug });
+      const photo = await groma.open(window.photo);
+      const { tokens } = await photo.describe({ maxTokens: 8 }).done;
+      await groma.destroy();
+      return { tokens, note: groma.info.note };
+    };
+    const refused = await Groma.create({ model, device: "gpu", debug: { webgpu: "none" } }).catch(
+      (e: unknown) => (e as Api.GromaError).reason,
+    );
+    return {
+      refused,
+      none: await ask({ webgpu: "none" }, "auto"),
+      noAdapter: await ask({ webgpu: "no-adapter", storage: "memory" }, "auto"),
+      gpu: await ask({}, "gpu"),
+      small: await ask({ gpu: { defaultLimits: true, binding: 65536, mapLatencyMs: 5 } }, "gpu"),
+      hardware: await ask({ gpu: { kernels: "hardware" } }, "gpu"),
+      outOfMemory: await Groma.create({ model, device: "gpu", debug: { gpu: { memory: 10_000 } } }).catch(
+        (e: unknown) => (e as Api.GromaError).reason,
+      ),
+    };
+  });
+  expect(result.refused).toBe("no-webgpu");
+  expect(result.none.note).toBe("no-webgpu");
+  expect(result.noAdapter).toEqual({ ...result.none, note: "no-adapter" });
+  expect(result.small.tokens).toEqual(result.gpu.tokens);
+  expect(result.hardware.tokens).toEqual(result.gpu.tokens);
+  expect(result.outOfMemory).toBe("out-of-memory");
+});
