@@ -59,7 +59,11 @@ export function serve({ dir = join(root, "dist"), port = 0, base = "/", hook = (
       ...(range ? { "content-range": `bytes ${start}-${end}/${found.size}` } : {}),
     });
     if (request.method === "HEAD" || found.size === 0) response.end();
-    else createReadStream(file, { start, end }).pipe(response);
+    else {
+      createReadStream(file, { start, end })
+        .on("error", () => response.destroy())
+        .pipe(response);
+    }
   }
 
   return new Promise((done, bad) => {

@@ -135,8 +135,9 @@ test("is typed without any other package", () => {
   );
   const tsc = join(ROOT, "node_modules", "@typescript", "native", "bin", "tsc");
   const options =
-    "--ignoreConfig --noEmit --strict --target es2022 --module esnext --moduleResolution bundler --types=";
-  const args = [tsc, ...options.split(" "), "--lib", "es2023,dom,dom.iterable,dom.asynciterable", "typed.ts"];
+    "--ignoreConfig --noEmit --strict --target es2022 --module esnext --moduleResolution bundler";
+  const lib = ["--lib", "es2023,dom,dom.iterable,dom.asynciterable", "--types", ""];
+  const args = [tsc, ...options.split(" "), ...lib, "typed.ts"];
   expect(run(process.execPath, args, dir)).toBe("");
 });
 
