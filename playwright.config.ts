@@ -32,11 +32,11 @@ export default defineConfig({
   projects: [
     { name: "element", testMatch: "element.spec.ts" },
     { name: "page", testMatch: "page.spec.ts" },
+    { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
+    { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
     { name: "client", testMatch: "client.spec.ts" },
     { name: "offline", testMatch: "offline.spec.ts" },
     { name: "package", testMatch: "package.spec.ts" },
-    { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
-    { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
   ],
   webServer: {
     command: "node node_modules/vite/bin/vite.js --port 5198 --strictPort --host localhost --logLevel warn",

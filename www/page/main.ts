@@ -2,7 +2,6 @@
 
 import "../element/groma-chat.js";
 import type { DeviceWish, Info } from "../engine/index.js";
-import { keepOffline } from "./offline.js";
 import { showSamples } from "./samples.js";
 
 const MODEL = "models/groma-s/";
@@ -36,8 +35,6 @@ if (chat) {
 
   if (samples) void showSamples(samples, chat);
 }
-
-void keepOffline();
 
 function words(info: Info): string {
   return info.device === "gpu" ? `${info.model} · ${info.adapter || "GPU"}` : `${info.model} · processor`;

@@ -14,7 +14,7 @@ declare global {
 }
 
 /** Registers the service worker beside the page, whatever its path. */
-export async function keepOffline(): Promise<void> {
+async function keepOffline(): Promise<void> {
   // Absent on insecure addresses.
   const container = (navigator as Partial<Navigator>).serviceWorker;
   if (!container || import.meta.env.DEV) return;
@@ -38,3 +38,5 @@ export async function keepOffline(): Promise<void> {
   follow(registration.installing);
   if (registration.waiting && container.controller) tell(registration.waiting);
 }
+
+void keepOffline();
