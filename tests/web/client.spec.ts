@@ -201,24 +201,31 @@ test.describe("when the host misbehaves", () => {
   }
 });
 
-test("storage that is too small is said in MiB before anything is fetched", async ({ page, site }) => {
+test("storage that is too small is said in MiB, and what has arrived is kept", async ({ page, site }) => {
   const cdp = await page.context().newCDPSession(page);
   const origin = new URL(site.url).origin;
-  await cdp.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1000 });
-  const error = await page.evaluate(async () => {
-    try {
-      await window.api.Groma.create({ model: window.model, device: "cpu" });
-      return undefined;
-    } catch (e) {
-      const { name, reason, message, details } = e as Api.GromaError;
-      return { name, reason, message, details, is: e instanceof DOMException };
-    }
-  });
+  // Chromium tells pages of 10 GiB whatever it gives, so the writing is what fails.
+  await cdp.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: description.total >> 1 });
+  const create = () =>
+    page.evaluate(async () => {
+      try {
+        const groma = await window.api.Groma.create({ model: window.model, device: "cpu" });
+        await groma.destroy();
+        return undefined;
+      } catch (e) {
+        const { name, reason, message } = e as Api.GromaError;
+        return { name, reason, message, is: e instanceof DOMException };
+      }
+    });
+  const error = await create();
   expect(error).toMatchObject({ name: "QuotaExceededError", reason: "out-of-storage", is: true });
-  expect(error?.message).toMatch(/needs \d+ MiB more .* 0 MiB are free/);
-  expect(error?.details).toMatchObject({ requested: description.total });
-  expect(site.parts).toEqual([]);
+  expect(error?.message).toMatch(/needs \d+ MiB more of this browser's storage/);
   await cdp.send("Storage.overrideQuotaForOrigin", { origin });
+  site.requests.length = 0;
+  expect(await create()).toBeUndefined();
+  expect(site.parts.length).toBeGreaterThan(0);
+  const whole = site.parts.filter(({ range }) => range === undefined);
+  expect(whole.length).toBeLessThan(parts.length);
 });
 
 test("everything can be given up at any time, and what is left works", async ({ page }) => {

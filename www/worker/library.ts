@@ -22,6 +22,8 @@ export interface Locks {
 const AT_ONCE = 3;
 // How often whoever waits for another tab's download looks how far it is.
 const LOOK_MS = 250;
+// Held while records change.
+const RECORDS = "groma-records";
 const MIB = 1024 * 1024;
 
 /** A pack that is wholly here. */
@@ -103,9 +105,9 @@ export class Library {
       abort.abort();
       await Promise.allSettled(lanes);
       if (!isQuota(error)) throw error;
-      throw outOfStorage(wanted - here(), (await this.#store.room()) ?? 0);
+      throw outOfStorage(wanted - here(), await this.#store.room());
     }
-    await this.#keep(url, manifest);
+    await this.#locks.run(RECORDS, signal, () => this.#keep(url, manifest));
     return { manifest, reader: await PackReader.open(manifest, this.#store) };
   }
 
@@ -123,9 +125,11 @@ export class Library {
   /** Removes a model and the parts that no other model has. */
   async forget(model: string): Promise<void> {
     const url = descriptionOf(model);
-    const gone = (await this.#kept()).filter((kept) => kept.url === url);
-    await this.#store.setRecord(await this.#key(url), undefined);
-    for (const { manifest } of gone) await this.#sweep(manifest);
+    await this.#locks.run(RECORDS, new AbortController().signal, async () => {
+      const gone = (await this.#kept()).filter((kept) => kept.url === url);
+      await this.#store.setRecord(await this.#key(url), undefined);
+      for (const { manifest } of gone) await this.#sweep(manifest);
+    });
   }
 
   /** Notes that a model is wholly here; what only an earlier version of it had goes. */
@@ -238,11 +242,16 @@ function isQuota(error: unknown): boolean {
   return error instanceof DOMException && error.name === "QuotaExceededError";
 }
 
-function outOfStorage(wanted: number, room: number): GromaError {
-  const [need, have] = [Math.ceil(wanted / MIB), Math.max(0, Math.floor(room / MIB))];
+/** `room` is what the browser says is free; it may say more than it gives. */
+function outOfStorage(wanted: number, room: number | undefined): GromaError {
+  const need = `The model needs ${Math.ceil(wanted / MIB)} MiB more of this browser's storage`;
+  const have =
+    room !== undefined && room < wanted
+      ? `and ${Math.max(0, Math.floor(room / MIB))} MiB are free`
+      : "than it gives";
   return new GromaError(
     "out-of-storage",
-    `The model needs ${need} MiB more of this browser's storage and ${have} MiB are free. Free some storage and try again; what has arrived is kept.`,
+    `${need} ${have}. Free some storage and try again; what has arrived is kept.`,
     { requested: wanted, quota: room },
   );
 }
