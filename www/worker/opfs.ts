@@ -64,9 +64,10 @@ class OpfsStore implements Store {
         return size;
       },
       append: (bytes) => {
+        // Over the quota Chromium does not throw: it says that it wrote fewer bytes, or 2³² − 1.
         const written = access.write(bytes, { at: size });
+        if (written !== bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
         size += written;
-        if (written < bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
       },
       clear: () => {
         access.truncate(0);
