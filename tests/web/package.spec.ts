@@ -159,9 +159,9 @@ test("the Vite example builds and answers", async ({ clean: page, served }) => {
   cpSync(join(PACKS, "tiny"), join(dir, "dist", "models", "groma-s"), { recursive: true });
   await page.goto(await served(join(dir, "dist")));
   await page.getByRole("button", { name: "Load the model" }).click();
-  await expect(page.getByRole("status")).toContainText("is ready on cpu");
+  await expect(page.locator("#status")).toContainText("is ready on cpu");
   await page.getByLabel("Photo").setInputFiles(PHOTO);
-  await expect(page.getByRole("status")).toContainText(/\d+ tokens, ended by/);
+  await expect(page.locator("#status")).toContainText(/\d+ tokens, ended by/);
   await expect(page.locator("#answer")).not.toBeEmpty();
 });
 
