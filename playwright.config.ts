@@ -37,6 +37,7 @@ export default defineConfig({
     { name: "client", testMatch: "client.spec.ts" },
     { name: "offline", testMatch: "offline.spec.ts" },
     { name: "package", testMatch: "package.spec.ts" },
+    { name: "docs", testMatch: "docs.spec.ts" },
   ],
   webServer: {
     command: "node node_modules/vite/bin/vite.js --port 5198 --strictPort --host localhost --logLevel warn",

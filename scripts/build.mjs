@@ -6,6 +6,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { buildWasm } from "./build-wasm.mjs";
+import { buildDocs } from "./docs.mjs";
 import { buildModel } from "./model.mjs";
 import { buildServiceWorker } from "./offline.mjs";
 import { buildPackage } from "./package.mjs";
@@ -19,6 +20,7 @@ export async function buildSite() {
   await buildModel();
   await buildPage();
   await buildPackage();
+  await buildDocs();
   await bringSamples();
 }
 
