@@ -27,6 +27,7 @@ export default ts.config(
       "max-lines": ["error", 500],
     },
   },
+  { files: ["docs/examples/**"], languageOptions: { globals: globals.browser } },
   {
     files: ["scripts/**", "*.config.js"],
     // What a script hands to a page runs there.

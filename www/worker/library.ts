@@ -167,7 +167,7 @@ export class Library {
   async #watch(part: Part, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
     for (;;) {
       const ended = await this.#net.wait(LOOK_MS, signal).catch(() => true);
-      if (ended === true || signal.aborted) return;
+      if (ended === true) return;
       const bytes = await this.#store.arrived(part.sha256);
       if (bytes > 0 && !signal.aborted) onBytes(Math.min(bytes, part.size));
     }
