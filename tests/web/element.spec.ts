@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { ROOT } from "./packs.js";
 import { choosePhoto } from "./site.js";
 
-const PAGE = "http://localhost:5198/tests/web/fixture/index.html";
+const PAGE = "/tests/web/fixture/index.html";
 const sample = join(ROOT, "dist", "samples", "astronaut.png");
 
 async function ready(page: Page, query = "?cached"): Promise<void> {
