@@ -2,7 +2,7 @@
 
 import { html, LitElement, nothing, type PropertyValues, type TemplateResult } from "lit";
 import { property, query, state } from "lit/decorators.js";
-import { GromaError, type AnswerResult, type Box, type DeviceWish, type Task } from "../engine/index.js";
+import type { AnswerResult, Box, DeviceWish, Task } from "../engine/index.js";
 import { Announcer } from "./announce.js";
 import type { Size } from "./boxes.js";
 import { renderComposer, taskOf } from "./composer.js";
@@ -11,8 +11,9 @@ import { emit } from "./events.js";
 import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
 import { Intake } from "./intake.js";
+import { Life, type Wishes } from "./life.js";
 import { firstKey } from "./photo-view.js";
-import { Session, type Chosen, type Listener, type Maker, type Settings, type Turn } from "./session.js";
+import type { Chosen, Listener, Maker, Session, Turn } from "./session.js";
 import { renderInvitation, renderStage } from "./stage.js";
 import { styles } from "./styles/index.js";
 import { renderTranscript, spokenEnd, spokenSegment } from "./transcript.js";
@@ -91,7 +92,6 @@ export class GromaChat extends LitElement {
   @state() private focusable = "";
   @state() private size: Size = { width: 0, height: 0 };
   @state() private inviting = false;
-  @state() private sourceError: GromaError | undefined;
 
   @query(".frame") private frame!: HTMLElement | null;
   @query(".log") private log!: HTMLElement | null;
@@ -116,32 +116,14 @@ export class GromaChat extends LitElement {
     () => this.readonly,
     (photo) => void this.open(photo, photo.name),
   );
-  #session: Session | undefined;
-  #visible: IntersectionObserver | undefined;
-  /** Whether what is on this device may start: the reader did something, or the page said so. */
-  #mayStart = false;
-  /** What was open when the element was taken out of the page. */
-  #kept: { readonly blob: Blob; readonly name: string } | undefined;
+  readonly #life = new Life(
+    this,
+    () => this.#wishes(),
+    this.#listener(),
+    () => this.#forget(),
+  );
   #focus: number | "button" | "question" | undefined;
   #follow = true;
-
-  override connectedCallback(): void {
-    super.connectedCallback();
-    // Put back after it was taken out: what it gave back is fetched anew.
-    if (this.hasUpdated && !this.#session) queueMicrotask(() => this.#begin());
-  }
-
-  override disconnectedCallback(): void {
-    super.disconnectedCallback();
-    // Moving an element disconnects and connects it in one go: only who stays out gives back.
-    queueMicrotask(() => {
-      if (this.isConnected) return;
-      this.#visible?.disconnect();
-      this.#kept = this.#session?.chosen;
-      void this.#session?.destroy();
-      this.#session = undefined;
-    });
-  }
 
   /** The boxes that the next question speaks of as [1], [2] …, in pixels of the photo. */
   get boxes(): readonly Box[] {
@@ -154,19 +136,17 @@ export class GromaChat extends LitElement {
 
   /** The photo that is open, and what was found on it. */
   get photo(): Chosen | undefined {
-    return this.#session?.chosen;
+    return this.#life.session?.chosen;
   }
 
   /** The conversation about the photo. */
   get turns(): readonly Turn[] {
-    return this.#session?.turns ?? [];
+    return this.#life.session?.turns ?? [];
   }
 
   /** Shows a photo and begins a new conversation. Looks at it when the model is on this device. */
-  async open(photo: Blob, name = "photo"): Promise<void> {
-    this.#mayStart = true;
-    await this.#show(photo, name);
-    await this.#session?.startCached();
+  open(photo: Blob, name = "photo"): Promise<void> {
+    return this.#life.open(photo, name);
   }
 
   /** Asks a question; boxes are what it speaks of as [1], [2] … Nothing is asked before a photo was looked at. */
@@ -191,11 +171,7 @@ export class GromaChat extends LitElement {
 
   /** Stops the answer that is going on; what was said stays. */
   stop(): void {
-    this.#session?.stop();
-  }
-
-  protected override willUpdate(): void {
-    this.#session?.configure(this.#settings());
+    this.#life.session?.stop();
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -203,9 +179,9 @@ export class GromaChat extends LitElement {
     if (changed.has("model") || changed.has("device") || changed.has("load")) {
       const other = !first && (changed.has("model") || changed.has("device"));
       // A session reports its state by an update of its own, which may not begin within this one.
-      queueMicrotask(() => void this.#offer(other));
+      queueMicrotask(() => void this.#life.offer(other));
     }
-    if (changed.has("src")) queueMicrotask(() => void this.#openSource());
+    if (changed.has("src")) queueMicrotask(() => void this.#life.openSource());
     const { log } = this;
     if (log && this.#follow) log.scrollTop = log.scrollHeight;
     this.#moveFocus();
@@ -213,7 +189,7 @@ export class GromaChat extends LitElement {
 
   protected override render(): TemplateResult {
     const chosen = this.photo;
-    const session = this.#session;
+    const { session } = this.#life;
     const open = session && chosen && !this.inviting;
     return html`
       <div class=${`shell${open ? " has-photo" : ""}`} lang="en">
@@ -288,7 +264,7 @@ export class GromaChat extends LitElement {
     })}${
       turns.length === 0
         ? renderWelcome({
-            error: this.sourceError ?? session?.chosen?.error,
+            error: this.#life.error ?? session?.chosen?.error,
             looked: session?.chosen?.photo !== undefined,
             tasks: this.#offered(),
             readonly: this.readonly,
@@ -363,19 +339,18 @@ export class GromaChat extends LitElement {
     this.shownTurn = 0;
     this.focusable = "";
     this.#follow = true;
-    return this.#ready().ask(task);
+    return this.#life.ready().ask(task);
   }
 
-  async #show(photo: Blob, name: string): Promise<void> {
+  /** Before another photo: what belonged to the old one goes. */
+  #forget(): void {
     this.#drawing.clear();
     this.#highlight.clear();
     this.#zoom.reset();
     this.shownTurn = 0;
     this.showAll = false;
     this.inviting = false;
-    this.sourceError = undefined;
     this.size = { width: 0, height: 0 };
-    await this.#ready().choose(photo, name);
   }
 
   /** Moves the focus to what has just been drawn. */
@@ -386,12 +361,6 @@ export class GromaChat extends LitElement {
     const places = { button: ".draw", question: ".line input, .line button" };
     const place = typeof target === "number" ? `#drawn-${target}` : places[target];
     this.renderRoot.querySelector<HTMLElement>(place)?.focus();
-  }
-
-  /** The session; made late, so that properties set before the first update count. */
-  #ready(): Session {
-    this.#session ??= new Session(this.#listener(), this.#settings(), this.maker);
-    return this.#session;
   }
 
   #listener(): Listener {
@@ -421,73 +390,11 @@ export class GromaChat extends LitElement {
     };
   }
 
-  #settings(): Settings {
-    const { model, maxTokens, numerics } = this;
+  #wishes(): Wishes {
+    const { model, src, alt, load, maker, maxTokens, numerics } = this;
     const device = this.device === "gpu" || this.device === "cpu" ? this.device : "auto";
-    return { model, device, numerics, maxTokens: maxTokens >= 1 ? Math.floor(maxTokens) : MAX_TOKENS };
-  }
-
-  /** Begins again after the element was put back. */
-  #begin(): void {
-    if (!this.isConnected || this.#session) return;
-    void this.#offer(false);
-    if (this.src) void this.#openSource();
-    else if (this.#kept) void this.#show(this.#kept.blob, this.#kept.name);
-    this.#kept = undefined;
-  }
-
-  /** Says what the model is; `other` when it is another one than before. Starts what `load` allows. */
-  async #offer(other: boolean): Promise<void> {
-    if (!this.isConnected || (!this.model && !this.#session)) return;
-    const session = this.#ready();
-    if (other) await session.leaveModel();
-    if (!this.model) return;
-    await session.offer();
-    this.#visible?.disconnect();
-    if (this.load === "eager") await session.load();
-    else if (this.#mayStart) await session.startCached();
-    else if (this.load === "visible") this.#startWhenSeen();
-  }
-
-  #startWhenSeen(): void {
-    this.#visible = new IntersectionObserver((entries) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      this.#visible?.disconnect();
-      this.#mayStart = true;
-      void this.#session?.startCached();
-    });
-    this.#visible.observe(this);
-  }
-
-  async #openSource(): Promise<void> {
-    const { src } = this;
-    if (!src) {
-      this.sourceError = undefined;
-      this.#session?.close();
-      return;
-    }
-    try {
-      const response = await fetch(src);
-      if (!response.ok) throw new Error(`its host answered ${response.status}`);
-      const blob = await response.blob();
-      if (src !== this.src || !this.isConnected) return;
-      await this.#show(blob, this.alt || nameOf(src));
-    } catch (cause) {
-      if (src !== this.src) return;
-      const why = cause instanceof Error ? cause.message : String(cause);
-      this.sourceError = new GromaError("image-unreadable", `The photo could not be fetched: ${why}.`, { src });
-      emit(this, "groma-error", { error: this.sourceError });
-    }
-  }
-}
-
-/** The last part of an address, as people read it. */
-function nameOf(src: string): string {
-  const name = src.split(/[?#]/, 1)[0]?.split("/").pop() ?? "";
-  try {
-    return decodeURIComponent(name) || "photo";
-  } catch {
-    return name;
+    const longest = maxTokens >= 1 ? Math.floor(maxTokens) : MAX_TOKENS;
+    return { model, src, alt, load, maker, settings: { model, device, numerics, maxTokens: longest } };
   }
 }
 

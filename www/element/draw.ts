@@ -205,10 +205,7 @@ export class Drawing implements ReactiveController {
       const size = this.#surface.size();
       const step = event.shiftKey ? Math.max(10, Math.round(Math.max(size.width, size.height) / 50)) : 1;
       const [dx, dy] = [way[0] * step, way[1] * step];
-      this.#put(
-        index,
-        event.altKey ? resizedBox(box, "se", dx, dy, size) : movedBox(box, dx, dy, size),
-      );
+      this.#put(index, event.altKey ? resizedBox(box, "se", dx, dy, size) : movedBox(box, dx, dy, size));
       this.#say(index);
     } else if (event.key === "Delete" || event.key === "Backspace") {
       this.remove(index);

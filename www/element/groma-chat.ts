@@ -3,7 +3,8 @@
 import { GromaChat } from "./chat.js";
 
 // A server that renders the page has no registry.
-if (typeof customElements !== "undefined" && !customElements.get("groma-chat")) customElements.define("groma-chat", GromaChat);
+if (typeof customElements !== "undefined" && !customElements.get("groma-chat"))
+  customElements.define("groma-chat", GromaChat);
 
 export { GromaChat };
 export type { GromaEvents } from "./events.js";

@@ -130,7 +130,9 @@ function status(chosen: Chosen, drawing: Drawing, regions: number): string {
   if (chosen.error) return "";
   if (chosen.looking) {
     const { done, total } = chosen.looking;
-    return total > 0 ? `Looking at the photo … ${Math.round((done / total) * 100)} %` : "Looking at the photo …";
+    return total > 0
+      ? `Looking at the photo … ${Math.round((done / total) * 100)} %`
+      : "Looking at the photo …";
   }
   if (chosen.halted) return "Stopped";
   if (chosen.photo) return regions === 1 ? "1 region" : `${regions} regions`;

@@ -28,8 +28,9 @@ export function renderWelcome(view: WelcomeView): TemplateResult {
   const ideas = view.readonly ? [] : IDEAS.filter((idea) => view.tasks.includes(idea.task.kind));
   return html`<div class="welcome">
     <p class="muted">
-      ${view.readonly ? "" : "Ask anything about the photo. "}Phrases of the answer are tied to numbered boxes:
-      point at one to see the other.${view.readonly ? "" : " To ask about a place, draw a box on the photo."}
+      ${view.readonly ? "" : "Ask anything about the photo. "}Phrases of the answer are tied to numbered
+      boxes: point at one to see the
+      other.${view.readonly ? "" : " To ask about a place, draw a box on the photo."}
     </p>
     ${
       ideas.length > 0
