@@ -14,9 +14,9 @@ export class Camera {
   constructor(dialog: HTMLDialogElement, take: (photo: Blob) => void) {
     this.#dialog = dialog;
     this.#take = take;
-    this.#video = part(dialog, "video");
-    this.#problem = part(dialog, ".problem");
-    this.#shutter = part(dialog, "[data-does=shoot]");
+    this.#video = part(dialog, "video", HTMLVideoElement);
+    this.#problem = part(dialog, ".problem", HTMLElement);
+    this.#shutter = part(dialog, "[data-does=shoot]", HTMLButtonElement);
     this.#shutter.addEventListener("click", () => void this.#shoot());
     this.#video.addEventListener("loadeddata", () => (this.#shutter.disabled = false));
     dialog.addEventListener("close", () => this.#off());

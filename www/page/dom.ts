@@ -1,9 +1,9 @@
 /** Small help with the page's own markup. */
 
-/** A part of the page that must be there. */
-export function part<T extends Element>(root: ParentNode, selector: string): T {
-  const found = root.querySelector<T>(selector);
-  if (!found) throw new Error(`the page has no ${selector}`);
+/** A part of the page that must be there, of the kind that it must be of. */
+export function part<T extends Element>(root: ParentNode, selector: string, kind: new () => T): T {
+  const found = root.querySelector(selector);
+  if (!(found instanceof kind)) throw new Error(`the page has no ${kind.name} at ${selector}`);
   return found;
 }
 

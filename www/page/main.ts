@@ -1,6 +1,6 @@
 /** The page: the element full-screen, and around it samples, camera, sharing, the choice of a model, what runs here. */
 
-import "../element/groma-chat.js";
+import { GromaChat } from "../element/groma-chat.js";
 import { pastedPhoto } from "../element/intake.js";
 import type { Info, Timing } from "../engine/index.js";
 import { fillAbout } from "./about.js";
@@ -11,7 +11,8 @@ import { Samples } from "./samples.js";
 import { readSetting, writeSetting } from "./setting.js";
 import { Share } from "./share.js";
 
-const chat = part<HTMLElementTagNameMap["groma-chat"]>(document, "groma-chat");
+const chat = part(document, "groma-chat", GromaChat);
+const device = part(document, "#device", HTMLElement);
 const setting = readSetting(new URL(location.href));
 const samples = new Samples(chat);
 let info: Info | undefined;
@@ -25,7 +26,7 @@ chat.model = setting.model;
 
 chat.addEventListener("groma-ready", ({ detail }) => {
   info = detail;
-  part(document, "#device").textContent = words(detail);
+  device.textContent = words(detail);
 });
 chat.addEventListener("groma-answer", ({ detail }) => (timing = detail.result.timing));
 
@@ -40,13 +41,13 @@ document.addEventListener("paste", (event) => {
 // A photo dropped beside the element must not replace the page.
 for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
 
-const dialog = (name: string) => part<HTMLDialogElement>(document, `dialog#${name}`);
+const dialog = (name: string) => part(document, `dialog#${name}`, HTMLDialogElement);
 const camera = new Camera(dialog("camera"), (photo) => void chat.open(photo, "Photo of the camera"));
 const share = new Share(dialog("share"), chat, samples);
 const choice = new ModelChoice(dialog("model"), chat, () => {
   info = undefined;
   timing = undefined;
-  part(document, "#device").textContent = "";
+  device.textContent = "";
   // A reload finds the same model.
   history.replaceState(null, "", writeSetting(new URL(location.href), chat, samples.current));
 });
@@ -55,7 +56,7 @@ const opens: Record<string, () => void> = {
   share: () => share.open(),
   model: () => choice.open(),
   about: () => {
-    fillAbout(part(dialog("about"), "dl"), info, timing);
+    fillAbout(part(dialog("about"), "dl", HTMLElement), info, timing);
     dialog("about").showModal();
   },
 };
@@ -66,7 +67,7 @@ for (const button of document.querySelectorAll("dialog [data-does=close]")) {
   button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 
-void samples.show(part(document, "#samples")).then(async () => {
+void samples.show(part(document, "#samples", HTMLElement)).then(async () => {
   if (setting.sample) await samples.open(setting.sample);
 });
 // Boxes belong to a photo: the sample, or the next one that is opened.
@@ -75,6 +76,6 @@ if (setting.boxes) {
   chat.addEventListener("groma-regions", () => (chat.boxes = boxes), { once: true });
 }
 
-function words({ device, model, adapter }: Info): string {
-  return device === "gpu" ? `${model} · ${adapter || "GPU"}` : `${model} · processor`;
+function words({ device: kind, model, adapter }: Info): string {
+  return kind === "gpu" ? `${model} · ${adapter || "GPU"}` : `${model} · processor`;
 }

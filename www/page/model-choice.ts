@@ -17,8 +17,8 @@ export class ModelChoice {
     this.#dialog = dialog;
     this.#chat = chat;
     this.#chosen = chosen;
-    this.#form = part(dialog, "form");
-    this.#address = part(dialog, "input[name=address]");
+    this.#form = part(dialog, "form", HTMLFormElement);
+    this.#address = part(dialog, "input[name=address]", HTMLInputElement);
     this.#form.addEventListener("submit", (event) => this.#submit(event));
     // Who writes an address means it.
     this.#address.addEventListener("input", () => {
@@ -58,7 +58,7 @@ export class ModelChoice {
   }
 
   #radio(name: string, value: string): HTMLInputElement {
-    return part(this.#form, `input[name=${name}][value=${value}]`);
+    return part(this.#form, `input[name=${name}][value=${value}]`, HTMLInputElement);
   }
 }
 

@@ -24,9 +24,9 @@ export class Share {
     this.#dialog = dialog;
     this.#chat = chat;
     this.#samples = samples;
-    this.#answers = part(dialog, "select");
-    this.#link = part(dialog, "input");
-    this.#status = part(dialog, "output");
+    this.#answers = part(dialog, "select", HTMLSelectElement);
+    this.#link = part(dialog, "input", HTMLInputElement);
+    this.#status = part(dialog, "output", HTMLOutputElement);
     for (const button of dialog.querySelectorAll<HTMLButtonElement>("[data-does]")) {
       button.addEventListener("click", () => void this.#do(button.dataset.does ?? ""));
     }
