@@ -126,6 +126,7 @@ export class GromaChat extends LitElement {
   #follow = true;
 
   /** The boxes that the next question speaks of as [1], [2] …, in pixels of the photo. */
+  @property({ attribute: false })
   get boxes(): readonly Box[] {
     return this.#drawing.boxes;
   }

@@ -76,6 +76,6 @@ if (setting.boxes) {
   chat.addEventListener("groma-regions", () => (chat.boxes = boxes), { once: true });
 }
 
-function words({ device: kind, model, adapter }: Info): string {
-  return kind === "gpu" ? `${model} · ${adapter || "GPU"}` : `${model} · processor`;
+function words({ device: kind, model }: Info): string {
+  return `${model} · ${kind === "gpu" ? "GPU" : "CPU"}`;
 }

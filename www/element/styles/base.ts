@@ -183,6 +183,15 @@ export const base = css`
     .has-photo .stage {
       height: 44cqh;
     }
+    /* Before a photo everything is one page that scrolls: the button that loads the model must be reachable. */
+    .shell:not(.has-photo) {
+      grid-template-rows: auto auto auto;
+      align-content: start;
+      overflow-y: auto;
+    }
+    .shell:not(.has-photo) .log:not(:has(.turn, .problem)) {
+      display: none;
+    }
     .talk {
       border-inline-start: 0;
       border-block-start: 1px solid var(--line);

@@ -310,6 +310,22 @@ export const photo = css`
     .tools .quiet {
       padding-inline: 0.45rem;
     }
+    .invitation {
+      padding: 1.25rem 1rem 1rem;
+    }
+    .stage:has(.invitation) {
+      overflow: visible;
+    }
+  }
+
+  @container groma (max-width: 24rem) {
+    .status {
+      flex-basis: 100%;
+      padding-inline: 0.45rem;
+    }
+    .tools .quiet {
+      padding-inline: 0.35rem;
+    }
   }
 
   @media (forced-colors: active) {
