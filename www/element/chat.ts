@@ -102,7 +102,11 @@ export class GromaChat extends LitElement {
   readonly #drawing = new Drawing(this, {
     size: () => this.#photoSize(),
     rect: () => this.frame?.getBoundingClientRect(),
-    focus: (target) => (this.#focus = target),
+    // What is to be focused may only be drawn by the next update.
+    focus: (target) => {
+      this.#focus = target;
+      this.requestUpdate();
+    },
     announce: this.#announcer.say,
   });
   readonly #zoom = new Zoom(

@@ -204,29 +204,4 @@ export const base = css`
       transition: none !important;
     }
   }
-
-  @media print {
-    :host {
-      height: auto;
-      min-height: 0;
-      container: none;
-      color-scheme: only light;
-    }
-    .shell {
-      display: block;
-      height: auto;
-    }
-    .bar,
-    .talk {
-      border: 0;
-    }
-    .composer,
-    .gate,
-    .tools,
-    .anew,
-    .again,
-    .welcome {
-      display: none;
-    }
-  }
 `;

@@ -338,25 +338,4 @@ export const photo = css`
       border-color: Highlight;
     }
   }
-
-  @media print {
-    .pane {
-      display: block;
-      container-type: normal;
-      margin: 0 0 1rem;
-    }
-    .pane.zoomed {
-      overflow: visible;
-    }
-    /* At most half a page, so that the answer is on the same one. */
-    .frame {
-      width: min(100%, 50vh * var(--ratio, 1));
-      margin-inline: auto;
-      break-inside: avoid;
-      print-color-adjust: exact;
-    }
-    .grip {
-      display: none;
-    }
-  }
 `;

@@ -366,18 +366,4 @@ export const talk = css`
       border: 1px solid CanvasText;
     }
   }
-
-  @media print {
-    .log {
-      overflow: visible;
-      padding: 0;
-    }
-    .turn {
-      break-inside: avoid;
-    }
-    .phrase,
-    .chip {
-      print-color-adjust: exact;
-    }
-  }
 `;
