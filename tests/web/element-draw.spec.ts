@@ -147,6 +147,8 @@ test.describe("by finger", () => {
     expect(moved.slice(1)).toEqual([top, width, height]);
     await touch([await on(page, moved[0] / WIDTH, top / HEIGHT)], [await on(page, 0.1, 0.05)]);
     expect((await box(page))[2]).toBeGreaterThan(width + 10);
+    // Right after a swipe the browser takes a tap for the swipe's end.
+    await page.waitForTimeout(500);
     await page.getByRole("button", { name: "Remove box 1" }).tap();
     await expect.poll(() => boxes(page)).toEqual([]);
   });
