@@ -1,10 +1,13 @@
 /** The element as a page's author meets it: attributes, slots, events, methods, and what happens when they change. */
 
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { expect, test, type Page } from "@playwright/test";
 import type { GromaChat } from "../../www/element/chat.js";
+import type { GromaEvents } from "../../www/element/events.js";
 import { fakeAnswer, regions } from "./fake-page.js";
 import type { Embed } from "./fixture/embed.js";
+import { ROOT } from "./packs.js";
 import { PHOTO } from "./site.js";
 
 declare global {
@@ -318,4 +321,76 @@ test("nothing foreign is ever markup", async ({ page }) => {
   await expect(page.getByRole("article").last().getByText(evil, { exact: false })).toBeVisible();
   await expect(page.locator('groma-chat img[src="x"]')).toHaveCount(0);
   expect(dialogs).toEqual([]);
+});
+
+test("custom-elements.json is true", async ({ page }) => {
+  interface Named {
+    readonly name: string;
+  }
+  interface Manifest {
+    readonly modules: readonly {
+      readonly declarations: readonly Record<
+        "attributes" | "members" | "events" | "slots" | "cssParts" | "cssProperties",
+        readonly Named[]
+      >[];
+    }[];
+  }
+  const manifest = JSON.parse(await readFile(join(ROOT, "custom-elements.json"), "utf8")) as Manifest;
+  const said = manifest.modules[0]?.declarations[0];
+  if (!said) throw new Error("no declaration");
+  const names = (list: readonly Named[]) => list.map(({ name }) => name).sort();
+
+  // All of its states, and what stands in them.
+  const there = async () =>
+    page.locator("groma-chat").evaluate((chat) => {
+      const all = (name: string) =>
+        [...(chat.shadowRoot?.querySelectorAll(`[${name}]`) ?? [])].map(
+          (one) => one.getAttribute(name) ?? "",
+        );
+      return {
+        parts: all("part"),
+        slots: [...(chat.shadowRoot?.querySelectorAll("slot") ?? [])].map((s) => s.name),
+      };
+    });
+  await open(page, "?nogpu");
+  await put(page, { device: "gpu" });
+  await expect(page.getByRole("alert")).toBeVisible();
+  const seen = [await there()];
+  await open(page, "?cached&hold");
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await expect(page.getByRole("progressbar")).toBeVisible();
+  seen.push(await there());
+  await open(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  await fakeAnswer(page);
+  seen.push(await there());
+  const every = (key: "parts" | "slots") => [...new Set(seen.flatMap((one) => one[key]))].sort();
+  expect(every("parts")).toEqual(names(said.cssParts));
+  expect(every("slots")).toEqual(names(said.slots));
+
+  const real = await page.evaluate((members) => {
+    const chat = document.querySelector("groma-chat");
+    const style = [...(chat?.shadowRoot?.adoptedStyleSheets ?? [])]
+      .flatMap((sheet) => [...sheet.cssRules].map((rule) => rule.cssText))
+      .join("\n");
+    return {
+      attributes: (customElements.get("groma-chat") as unknown as { observedAttributes: string[] })
+        .observedAttributes,
+      missing: members.filter((name) => !chat || !(name in chat)),
+      properties: [...new Set(style.match(/--groma-[a-z-]+/g))],
+    };
+  }, names(said.members));
+  expect(real.attributes.sort()).toEqual(names(said.attributes));
+  expect(real.missing).toEqual([]);
+  expect(real.properties.sort()).toEqual(names(said.cssProperties));
+  const events: Record<keyof GromaEvents, true> = {
+    "groma-progress": true,
+    "groma-ready": true,
+    "groma-regions": true,
+    "groma-segment": true,
+    "groma-answer": true,
+    "groma-error": true,
+  };
+  expect(names(said.events)).toEqual(Object.keys(events).sort());
 });

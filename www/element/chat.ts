@@ -75,9 +75,9 @@ export class GromaChat extends LitElement {
   @property() device: DeviceWish = "auto";
   /** When to begin: "interaction" (a press of the button), "visible" or "eager". Only "eager" downloads unasked. */
   @property() load: "interaction" | "visible" | "eager" = "interaction";
-  /** Which tasks to offer, separated by spaces. */
+  /** Which tasks to offer, separated by spaces. @default "ask detect locate caption describe" */
   @property() tasks: string = TASKS.join(" ");
-  /** The longest answer in tokens. */
+  /** The longest answer in tokens. @default 256 */
   @property({ attribute: "max-tokens", type: Number }) maxTokens = MAX_TOKENS;
   /** Whether only the given question can be asked of the given photo. */
   @property({ type: Boolean }) readonly = false;
