@@ -7,7 +7,8 @@ import ts from "typescript";
 import { root } from "./lib.mjs";
 
 const SOURCE = "www/element/chat.ts";
-const MODULE = "www/element/groma-chat.ts";
+// Where the package has it.
+const MODULE = "dist/groma/groma-chat.js";
 
 /** The manifest of `<groma-chat>`, in the schema of custom-elements-manifest. */
 export async function manifest() {

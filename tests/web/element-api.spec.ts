@@ -281,7 +281,7 @@ test("custom properties and parts dress it", async ({ page }) => {
   await expect(load).toHaveCSS("border-radius", "0px");
 });
 
-test("an engine that broke starts again, and the question can be put once more", async ({ page }) => {
+test("a question that failed can be put once more", async ({ page }) => {
   await open(page, "?cached&trap");
   await put(page, { src: "/photos/a.png", load: "eager" });
   await regions(page);
@@ -290,7 +290,8 @@ test("an engine that broke starts again, and the question can be put once more",
   await expect(page.getByRole("alert")).toContainText("The engine broke");
   await page.getByRole("button", { name: "Ask again" }).click();
   await expect(page.getByText("24 tokens")).toBeVisible();
-  expect(await made(page)).toEqual([2, 1]);
+  // The engine starts itself again: the element keeps it.
+  expect(await made(page)).toEqual([1, 1]);
 });
 
 test("nothing foreign is ever markup", async ({ page }) => {

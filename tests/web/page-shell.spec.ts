@@ -275,6 +275,17 @@ for (const scheme of ["light", "dark"] as const) {
   });
 }
 
+test("a newer version of the page is told, and used when the reader says so", async ({ page }) => {
+  await openPage(page);
+  await page.evaluate(() => {
+    const apply = () => Object.assign(globalThis, { applied: true });
+    window.dispatchEvent(new CustomEvent("groma-update", { detail: { apply } }));
+  });
+  await expect(page.getByText("A new version is here.")).toBeVisible();
+  await press(page, "Use it");
+  expect(await page.evaluate(() => "applied" in globalThis)).toBe(true);
+});
+
 test("New photo leads back to the samples, and from there back to the photo", async ({ page }) => {
   await answered(page);
   await press(page, "New photo");

@@ -13,7 +13,6 @@ import {
   type LoadProgress,
   type OpenOptions,
   type Photo,
-  type Reason,
   type Region,
   type Segment,
   type Task,
@@ -85,9 +84,6 @@ export interface Maker {
   size(options: { model: string }): Promise<{ name: string; bytes: number; missing: number }>;
   choose(wish: DeviceWish): Promise<DeviceChoice>;
 }
-
-/** After these nothing of the old engine can be used. */
-const FATAL: ReadonlySet<Reason> = new Set<Reason>(["internal", "out-of-memory", "device-lost"]);
 
 const maker: Maker = {
   create: (options) => Groma.create(options),
@@ -252,7 +248,6 @@ export class Session {
       const wrapped = GromaError.wrap(error);
       this.#answered(turn.id, { state: "failed", error: wrapped });
       this.#listener.failed?.(wrapped);
-      if (FATAL.has(wrapped.reason)) await this.#restart();
       return undefined;
     }
   }
@@ -354,15 +349,6 @@ export class Session {
     this.turns = this.turns.map((turn) => (turn.id === id ? (changed = { ...turn, ...change(turn) }) : turn));
     this.#listener.changed();
     return changed;
-  }
-
-  /** After a trap nothing of the old engine can be used. The conversation stays to be read. */
-  async #restart(): Promise<void> {
-    if (this.model.state === "ready") await this.model.groma.destroy();
-    if (this.chosen) this.chosen = bare(this.chosen);
-    this.#setModel({ state: "unknown" });
-    await this.offer();
-    await this.startCached();
   }
 
   /** Whether another model or device was asked for since. */

@@ -67,6 +67,12 @@ for (const button of document.querySelectorAll("dialog [data-does=close]")) {
   button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 
+window.addEventListener("groma-update", ({ detail }) => {
+  const update = part(document, "#update", HTMLElement);
+  update.hidden = false;
+  part(update, "button", HTMLButtonElement).addEventListener("click", () => detail.apply());
+});
+
 void samples.show(part(document, "#samples", HTMLElement)).then(async () => {
   if (setting.sample) await samples.open(setting.sample);
 });
