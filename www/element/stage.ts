@@ -58,6 +58,9 @@ export function renderStage(view: StageView): TemplateResult {
   return html`
     <div
       class=${`pane${zoom.scale > 1 ? " zoomed" : ""}`}
+      role="group"
+      aria-label="The photo and its boxes"
+      tabindex=${zoom.scale > 1 ? 0 : nothing}
       @keydown=${(event: KeyboardEvent) => {
         drawing.keyDown(event);
         if (!event.defaultPrevented) zoom.keyDown(event);
