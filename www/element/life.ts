@@ -81,6 +81,8 @@ export class Life implements ReactiveController {
     if (other) await session.leaveModel();
     if (!model) return;
     await session.offer();
+    // Taken out of the page meanwhile.
+    if (this.session !== session) return;
     this.#visible?.disconnect();
     if (load === "eager") await session.load();
     else if (this.#mayStart) await session.startCached();

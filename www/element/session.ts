@@ -104,6 +104,7 @@ export class Session {
   #opening: AbortController | undefined;
   #answering: AbortController | undefined;
   #nextTurn = 1;
+  #destroyed = false;
 
   constructor(listener: Listener, settings: Settings, make: Maker = maker) {
     this.#listener = listener;
@@ -118,14 +119,14 @@ export class Session {
 
   /** Finds out which device would be used, and whether and how large the model is. Downloads nothing. */
   async offer(): Promise<void> {
+    if (this.model.state !== "unknown" && this.model.state !== "failed") return;
     const settings = this.#settings;
     const { device: wish, model } = settings;
     try {
       const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
       if (this.#moved(settings)) return;
       this.device = device;
-      if (this.model.state === "unknown" || this.model.state === "failed")
-        this.#setModel({ state: "offered", ...size });
+      this.#setModel({ state: "offered", ...size });
     } catch (error) {
       if (!this.#moved(settings)) this.#fail(error, false);
     }
@@ -281,6 +282,7 @@ export class Session {
 
   /** Gives everything back. */
   async destroy(): Promise<void> {
+    this.#destroyed = true;
     this.#loading?.abort();
     this.#drop();
     if (this.model.state === "ready") await this.model.groma.destroy();
@@ -351,9 +353,9 @@ export class Session {
     return changed;
   }
 
-  /** Whether another model or device was asked for since. */
+  /** Whether another model or device was asked for since, or none any more. */
   #moved({ model, device }: Settings): boolean {
-    return this.#settings.model !== model || this.#settings.device !== device;
+    return this.#destroyed || this.#settings.model !== model || this.#settings.device !== device;
   }
 
   #drop(): void {

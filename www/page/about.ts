@@ -16,7 +16,7 @@ export function fillAbout(list: HTMLElement, info: Info | undefined, timing: Tim
         ["Adapter", info.adapter || "none"],
       ]
     : [["Model", "not loaded yet"]];
-  if (info?.note) rows.push(["Why", NOTES[info.note]]);
+  if (info?.note) rows.push(["Why not the graphics card", NOTES[info.note]]);
   if (timing) rows.push(["Last answer", times(timing)]);
   list.replaceChildren(...rows.flatMap(([term, text]) => [cell("dt", term), cell("dd", text)]));
 }

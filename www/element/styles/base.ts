@@ -81,6 +81,16 @@ export const base = css`
     border-inline-start: 1px solid var(--line);
   }
 
+  /* Words run as they are written, whatever the page around does: an English answer ends on the right. */
+  h2,
+  p,
+  button,
+  input,
+  .answer,
+  .status {
+    unicode-bidi: plaintext;
+  }
+
   .muted {
     color: var(--soft);
   }
@@ -185,7 +195,7 @@ export const base = css`
     }
     /* Before a photo everything is one page that scrolls: the button that loads the model must be reachable. */
     .shell:not(.has-photo) {
-      grid-template-rows: auto auto auto;
+      grid-template-rows: repeat(3, max-content);
       align-content: start;
       overflow-y: auto;
     }

@@ -307,6 +307,9 @@ export const photo = css`
       gap: 0;
       padding: 0.35rem 0.5rem;
     }
+    .status {
+      min-width: 0;
+    }
     .tools .quiet {
       padding-inline: 0.45rem;
     }
@@ -318,13 +321,14 @@ export const photo = css`
     }
   }
 
-  @container groma (max-width: 24rem) {
+  @container groma (max-width: 26rem) {
     .status {
       flex-basis: 100%;
       padding-inline: 0.45rem;
     }
     .tools .quiet {
-      padding-inline: 0.35rem;
+      padding-inline: 0.3rem;
+      font-size: 0.8125rem;
     }
   }
 

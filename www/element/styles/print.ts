@@ -5,6 +5,8 @@ import { css } from "lit";
 export const print = css`
   @media print {
     :host {
+      --paper: #ffffff;
+      --surface: #ffffff;
       height: auto;
       min-height: 0;
       container: none;
@@ -48,7 +50,7 @@ export const print = css`
 
     .log {
       overflow: visible;
-      padding: 0;
+      padding: 0 0.25rem;
     }
     .turn {
       break-inside: avoid;
