@@ -4,6 +4,9 @@ import { defineConfig } from "@playwright/test";
 // Debian's chromium brings a software adapter for WebGPU. Elsewhere Playwright's own browser is used.
 const system = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
+// Another port lets two checkouts be tested side by side.
+const port = process.env.GROMA_TEST_PORT ?? "5198";
+
 export default defineConfig({
   testDir: "tests/web",
   outputDir: "test-results",
@@ -16,6 +19,7 @@ export default defineConfig({
 
   use: {
     browserName: "chromium",
+    baseURL: `http://localhost:${port}`,
     viewport: { width: 1280, height: 800 },
     launchOptions: {
       ...(existsSync(system) ? { executablePath: system } : {}),
@@ -30,8 +34,8 @@ export default defineConfig({
     },
   },
   projects: [
-    { name: "element", testMatch: "element.spec.ts" },
-    { name: "page", testMatch: "page.spec.ts" },
+    { name: "element", testMatch: /element.*\.spec\.ts/ },
+    { name: "page", testMatch: /page.*\.spec\.ts/ },
     { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
     { name: "client", testMatch: "client.spec.ts" },
@@ -40,8 +44,8 @@ export default defineConfig({
     { name: "docs", testMatch: "docs.spec.ts" },
   ],
   webServer: {
-    command: "node node_modules/vite/bin/vite.js --port 5198 --strictPort --host localhost --logLevel warn",
-    url: "http://localhost:5198/tests/web/fixture/index.html",
+    command: `node node_modules/vite/bin/vite.js --port ${port} --strictPort --host localhost --logLevel warn`,
+    url: `http://localhost:${port}/tests/web/fixture/index.html`,
     reuseExistingServer: !process.env.CI,
   },
 });

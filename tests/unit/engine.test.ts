@@ -7,7 +7,7 @@ import type { Segment } from "../../www/engine/types.js";
 import { descriptionOf } from "../../www/worker/library.js";
 import { engineDecodes } from "../../www/worker/decode.js";
 import { colour } from "../../www/element/palette.js";
-import { tidyBox } from "../../www/element/session.js";
+import { tidyBox } from "../../www/element/boxes.js";
 
 const segment = (index: number, text: string, ids: number[] = []): Segment => ({
   index,
@@ -191,5 +191,5 @@ test("a phrase and its boxes share a colour, a bare list has one a box", () => {
 });
 
 test("a drawn box is whole, ordered and inside", () => {
-  expect(tidyBox([90.4, 20.6, -5, 400], 100, 100)).toEqual([0, 21, 90, 100]);
+  expect(tidyBox([90.4, 20.6, -5, 400], { width: 100, height: 100 })).toEqual([0, 21, 90, 100]);
 });

@@ -159,3 +159,23 @@ test("a sample is a photo like any other", async ({ page, site }) => {
   await looked(page);
   await expect(page.getByRole("img", { name: "A tabby cat" })).toBeVisible();
 });
+
+test("dialogs and pictures keep to the strict policy", async ({ page, site }) => {
+  await page.goto(site.page());
+  await choosePhoto(page);
+  await expect(page.getByRole("img", { name: "photo_A.png" })).toBeVisible();
+  await page.getByRole("button", { name: "Share" }).click();
+  for (const name of ["Save as PNG", "Save as SVG"]) {
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name }).click(),
+    ]);
+    expect(download.suggestedFilename()).toMatch(/^groma\.(png|svg)$/);
+  }
+  await page.getByRole("button", { name: "Close" }).click();
+  for (const name of ["Camera", "Model", "About"]) {
+    await page.getByRole("button", { name, exact: true }).click();
+    await expect(page.getByRole("dialog")).toBeVisible();
+    await page.keyboard.press("Escape");
+  }
+});

@@ -2,28 +2,39 @@
 
 import { html, LitElement, nothing, type PropertyValues, type TemplateResult } from "lit";
 import { property, query, state } from "lit/decorators.js";
-import { GromaError, type AnswerResult, type Box, type DeviceWish, type Task } from "../engine/index.js";
+import type { AnswerResult, Box, DeviceWish, Task } from "../engine/index.js";
+import { Announcer } from "./announce.js";
+import type { Size } from "./boxes.js";
 import { renderComposer, taskOf } from "./composer.js";
 import { Drawing } from "./draw.js";
 import { emit } from "./events.js";
 import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
-import { firstKey, renderPhoto } from "./photo-view.js";
-import { Session, type Maker, type Settings } from "./session.js";
+import { Intake } from "./intake.js";
+import { Life, type Wishes } from "./life.js";
+import { firstKey } from "./photo-view.js";
+import type { Chosen, Listener, Maker, Session, Turn } from "./session.js";
+import { renderInvitation, renderStage } from "./stage.js";
 import { styles } from "./styles/index.js";
-import { renderTranscript, spoken } from "./transcript.js";
-import { IDEAS, TASKS, type TaskName } from "./words.js";
+import { renderTranscript, spokenEnd, spokenSegment } from "./transcript.js";
+import { renderWelcome } from "./welcome.js";
+import { TASKS, type TaskName } from "./words.js";
+import { Zoom } from "./zoom.js";
+
+/** The longest answer in tokens, unless told. */
+const MAX_TOKENS = 256;
 
 /**
  * A photo that can be asked about, in the reader's own browser.
  *
+ * @tag groma-chat
  * @summary Ask about a photo; the answer's phrases are tied to boxes on it.
  * @slot poster - Shown in place of the invitation while no photo is chosen.
- * @slot fallback - Shown where the browser can't run the element at all.
+ * @slot fallback - Shown where the browser can't run the model on the wanted device, and before the element is defined.
  * @slot toolbar - Above the conversation.
  * @slot samples - Below the invitation to choose a photo.
  * @csspart photo - The photo.
- * @csspart box - A box on the photo.
+ * @csspart box - A region's box on the photo.
  * @csspart label - A box's number.
  * @csspart answer - An answer.
  * @csspart phrase - A phrase that is tied to boxes.
@@ -31,20 +42,24 @@ import { IDEAS, TASKS, type TaskName } from "./words.js";
  * @csspart progress - The loading panel.
  * @csspart button - The main buttons.
  * @cssproperty --groma-accent - The colour of what can be pressed.
+ * @cssproperty --groma-on-accent - The colour of words on the accent.
+ * @cssproperty --groma-paper - The ground behind the photo.
+ * @cssproperty --groma-surface - The ground behind the conversation.
+ * @cssproperty --groma-ink - The colour of words.
+ * @cssproperty --groma-soft - The colour of lesser words.
+ * @cssproperty --groma-line - The colour of lines.
  * @cssproperty --groma-font - The typeface.
- * @fires groma-progress - How far loading is.
- * @fires groma-ready - The model is ready.
- * @fires groma-regions - The photo was looked at.
- * @fires groma-segment - A piece of an answer.
- * @fires groma-answer - A whole answer.
- * @fires groma-error - A failure.
+ * @cssproperty --groma-radius - How round corners are.
+ * @cssproperty --groma-min-height - The least height; 30rem unless told.
+ * @fires {CustomEvent<LoadProgress>} groma-progress - How far loading is.
+ * @fires {CustomEvent<Info>} groma-ready - The model is ready.
+ * @fires {CustomEvent<{ regions: Region[] }>} groma-regions - The photo was looked at.
+ * @fires {CustomEvent<{ turn: number, segment: Segment }>} groma-segment - A piece of an answer.
+ * @fires {CustomEvent<{ turn: number, task: Task, result: AnswerResult }>} groma-answer - A whole answer.
+ * @fires {CustomEvent<{ error: GromaError }>} groma-error - A failure; the element shows it as well.
  */
 export class GromaChat extends LitElement {
   static override styles = styles;
-  static override shadowRootOptions: ShadowRootInit = {
-    ...LitElement.shadowRootOptions,
-    delegatesFocus: false,
-  };
 
   /** A pack's folder or its model.json. */
   @property() model = "";
@@ -52,82 +67,94 @@ export class GromaChat extends LitElement {
   @property() src = "";
   /** What is on the photo, for those who don't see it. */
   @property() alt = "";
-  /** A question that stands ready. */
+  /** The question that stands ready; as a property, what stands in the field now. */
   @property() question = "";
+  /** The task that stands ready: "ask", "detect", "locate", "caption" or "describe". */
+  @property() task: TaskName = "ask";
   /** "auto", "gpu" or "cpu". */
   @property() device: DeviceWish = "auto";
-  /** "interaction" (a press of the button), "visible" or "eager". */
+  /** When to begin: "interaction" (a press of the button), "visible" or "eager". Only "eager" downloads unasked. */
   @property() load: "interaction" | "visible" | "eager" = "interaction";
-  /** Which tasks to offer, separated by spaces. */
+  /** Which tasks to offer, separated by spaces. @default "ask detect locate caption describe" */
   @property() tasks: string = TASKS.join(" ");
-  /** The longest answer in tokens. */
-  @property({ attribute: "max-tokens", type: Number }) maxTokens = 256;
+  /** The longest answer in tokens. @default 256 */
+  @property({ attribute: "max-tokens", type: Number }) maxTokens = MAX_TOKENS;
   /** Whether only the given question can be asked of the given photo. */
   @property({ type: Boolean }) readonly = false;
   /** How the cpu device computes; "exact" is what equality with the command line is claimed for. */
   @property() numerics: "exact" | "fast" = "fast";
 
-  /** Makes engines; only tests set it. */
+  /** Makes engines; only tests set it. @internal */
   @property({ attribute: false }) maker: Maker | undefined;
 
-  @state() private task: TaskName = "ask";
-  @state() private words = "";
   @state() private shownTurn = 0;
   @state() private showAll = false;
   @state() private focusable = "";
-  @state() private size = { width: 0, height: 0 };
-  @state() private said = "";
-  @state() private dropping = false;
+  @state() private size: Size = { width: 0, height: 0 };
+  @state() private inviting = false;
 
   @query(".frame") private frame!: HTMLElement | null;
   @query(".log") private log!: HTMLElement | null;
   @query("input[type=file]") private picker!: HTMLInputElement | null;
 
+  readonly #announcer = new Announcer(this);
   readonly #highlight = new Highlight(this);
-  readonly #drawing = new Drawing(
-    this,
-    () => {
-      const { frame } = this;
-      return frame ? { ...this.#photoSize(), rect: () => frame.getBoundingClientRect() } : undefined;
+  readonly #drawing = new Drawing(this, {
+    size: () => this.#photoSize(),
+    rect: () => this.frame?.getBoundingClientRect(),
+    // What is to be focused may only be drawn by the next update.
+    focus: (target) => {
+      this.#focus = target;
+      this.requestUpdate();
     },
-    (text) => (this.said = text),
+    announce: this.#announcer.say,
+  });
+  readonly #zoom = new Zoom(
+    this,
+    () => this.frame,
+    () => this.#drawing.release(),
+    this.#announcer.say,
   );
-  #session: Session | undefined;
-  #visible: IntersectionObserver | undefined;
+  readonly #intake = new Intake(
+    this,
+    () => this.readonly,
+    (photo) => void this.open(photo, photo.name),
+  );
+  readonly #life = new Life(
+    this,
+    () => this.#wishes(),
+    this.#listener(),
+    () => this.#forget(),
+  );
+  #focus: number | "button" | "question" | undefined;
   #follow = true;
 
-  override connectedCallback(): void {
-    super.connectedCallback();
-    this.addEventListener("dragover", this.#dragOver);
-    this.addEventListener("dragleave", this.#dragLeave);
-    this.addEventListener("drop", this.#drop);
+  /** The boxes that the next question speaks of as [1], [2] …, in pixels of the photo. */
+  @property({ attribute: false })
+  get boxes(): readonly Box[] {
+    return this.#drawing.boxes;
   }
 
-  override disconnectedCallback(): void {
-    super.disconnectedCallback();
-    this.removeEventListener("dragover", this.#dragOver);
-    this.removeEventListener("dragleave", this.#dragLeave);
-    this.removeEventListener("drop", this.#drop);
-    this.#visible?.disconnect();
-    // Moving an element disconnects and connects it in one go: only who stays out gives back.
-    queueMicrotask(() => {
-      if (this.isConnected) return;
-      void this.#session?.destroy();
-      this.#session = undefined;
-    });
+  set boxes(boxes: readonly Box[]) {
+    this.#drawing.boxes = boxes;
   }
 
-  /** Shows a photo, looks at it when there is a model, and begins a new conversation. */
-  async open(photo: Blob, name = "photo"): Promise<void> {
-    this.#drawing.clear();
-    this.#highlight.clear();
-    this.shownTurn = 0;
-    this.showAll = false;
-    this.size = { width: 0, height: 0 };
-    await this.#ready().choose(photo, name);
+  /** The photo that is open, and what was found on it. */
+  get photo(): Chosen | undefined {
+    return this.#life.session?.chosen;
   }
 
-  /** Asks a question; boxes are what it speaks of as [1], [2] … */
+  /** The conversation about the photo. */
+  get turns(): readonly Turn[] {
+    return this.#life.session?.turns ?? [];
+  }
+
+  /** Shows a photo and begins a new conversation. Looks at it when the model is on this device. */
+  open(photo: Blob, name = "photo"): Promise<void> {
+    return this.#life.open(photo, name);
+  }
+
+  /** Asks a question; boxes are what it speaks of as [1], [2] … Nothing is asked before a photo was looked at. */
   ask(question: string, refer: readonly Box[] = []): Promise<AnswerResult | undefined> {
     return this.#run({ kind: "ask", question, grounded: true, refer });
   }
@@ -149,33 +176,39 @@ export class GromaChat extends LitElement {
 
   /** Stops the answer that is going on; what was said stays. */
   stop(): void {
-    this.#session?.stop();
-  }
-
-  protected override willUpdate(changed: PropertyValues<this>): void {
-    if (changed.has("question")) this.words = this.question;
-    this.#session?.configure(this.#settings());
+    this.#life.session?.stop();
   }
 
   protected override updated(changed: PropertyValues<this>): void {
+    const first = changed.has("model") && changed.get("model") === undefined;
     if (changed.has("model") || changed.has("device") || changed.has("load")) {
+      const other = !first && (changed.has("model") || changed.has("device"));
       // A session reports its state by an update of its own, which may not begin within this one.
-      queueMicrotask(() => void this.#offer());
+      queueMicrotask(() => void this.#life.offer(other));
     }
-    if (changed.has("src") && this.src) queueMicrotask(() => void this.#openSource());
+    if (changed.has("src")) queueMicrotask(() => void this.#life.openSource());
     const { log } = this;
     if (log && this.#follow) log.scrollTop = log.scrollHeight;
-    if (this.#drawing.keyed) this.renderRoot.querySelector<HTMLElement>("#draft")?.focus();
+    this.#moveFocus();
   }
 
   protected override render(): TemplateResult {
-    const session = this.#session;
-    const chosen = session?.chosen;
+    const chosen = this.photo;
+    const { session } = this.#life;
+    const open = session && chosen && !this.inviting;
     return html`
-      <div class=${`shell${chosen ? " has-photo" : ""}`}>
+      <div class=${`shell${open ? " has-photo" : ""}`} lang="en">
         <div class="bar"><slot name="toolbar"></slot></div>
         <section class="stage" aria-label="Photo">
-          ${chosen ? this.#renderPhoto() : this.#renderInvitation()}
+          ${
+            open
+              ? this.#renderStage(session, chosen)
+              : renderInvitation({
+                  readonly: this.readonly,
+                  onPick: () => this.picker?.click(),
+                  onBack: chosen ? () => (this.inviting = false) : undefined,
+                })
+          }
         </section>
         <section class="talk" aria-label="Conversation">
           <div
@@ -189,201 +222,120 @@ export class GromaChat extends LitElement {
               this.#follow = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
             }}
           >
-            ${
-              session
-                ? renderTranscript({
-                    turns: session.turns,
-                    highlight: this.#highlight,
-                    onShow: (turn) => (this.shownTurn = turn),
-                  })
-                : nothing
-            }
-            ${session?.turns.length === 0 ? this.#renderHint() : nothing}
-            ${
-              session && session.turns.length > 0 && !session.busy && !this.readonly
-                ? html`<button type="button" class="quiet anew" @click=${() => void session.reset()}>
-                    New conversation
-                  </button>`
-                : nothing
-            }
+            ${this.#renderLog(session)}
           </div>
-          ${this.#renderFoot()}
+          ${session ? this.#renderFoot(session) : nothing}
         </section>
-        <input type="file" accept="image/*" hidden @change=${this.#picked} />
-        <div class="unseen" aria-live="polite">${this.said}</div>
-        ${this.dropping ? html`<div class="drop" aria-hidden="true">Drop the photo here</div>` : nothing}
+        <input type="file" accept="image/*" hidden @change=${this.#intake.picked} />
+        ${this.#announcer.render()}
+        ${this.#intake.hovering ? html`<div class="drop" aria-hidden="true">Drop the photo here</div>` : nothing}
       </div>
     `;
   }
 
-  #renderInvitation(): TemplateResult {
-    return html`<slot name="poster">
-        <div class="invitation">
-          <svg class="mark" viewBox="0 0 48 48" aria-hidden="true">
-            <path
-              d="M6 14V8a2 2 0 0 1 2-2h6M34 6h6a2 2 0 0 1 2 2v6M42 34v6a2 2 0 0 1-2 2h-6M14 42H8a2 2 0 0 1-2-2v-6"
-            />
-            <circle cx="24" cy="24" r="4" />
-            <path d="M24 13v5M24 30v5M13 24h5M30 24h5" />
-          </svg>
-          <h2>Choose a photo to ask about</h2>
-          <p class="muted">Drop one here, paste it, or pick a file.</p>
-          <button type="button" class="primary" part="button" @click=${() => this.picker?.click()}>
-            Choose a photo
-          </button>
-        </div>
-      </slot>
-      <slot name="samples"></slot>`;
-  }
-
-  #renderPhoto(): TemplateResult {
-    const session = this.#session;
-    const chosen = session?.chosen;
-    if (!session || !chosen) return html``;
+  #renderStage(session: Session, chosen: Chosen): TemplateResult {
     const turn = session.turns.find((t) => t.id === this.shownTurn) ?? session.turns.at(-1);
-    const tied = turn?.segments.some((s) => s.regions.length > 0) ?? false;
-    const regions = chosen.photo?.regions.length ?? 0;
-    return html`
-      <div class="pane" @keydown=${this.#drawing.keyDown}>
-        ${renderPhoto({
-          chosen,
-          alt: this.alt,
-          turn,
-          showAll: this.showAll,
-          drawing: this.#drawing,
-          highlight: this.#highlight,
-          focusable: this.focusable || firstKey({ chosen, turn }),
-          onFocus: (key) => (this.focusable = key),
-          onSize: (width, height) => (this.size = { width, height }),
-          size: this.#photoSize(),
-        })}
-      </div>
-      <div class="tools">
-        <span class="status muted small">${this.#status(regions)}</span>
-        ${
-          chosen.halted
-            ? html`<button type="button" class="quiet" @click=${() => void session.lookAgain()}>
-                Look at the photo
-              </button>`
-            : nothing
-        }
-        ${
-          tied && regions > 0
-            ? html`<button
-                type="button"
-                class="quiet"
-                aria-pressed=${this.showAll ? "true" : "false"}
-                @click=${() => (this.showAll = !this.showAll)}
-              >
-                All boxes
-              </button>`
-            : nothing
-        }
-        <button
-          type="button"
-          class="quiet"
-          aria-pressed=${this.#drawing.armed ? "true" : "false"}
-          ?disabled=${this.readonly}
-          @click=${(event: MouseEvent) => {
-            // A press of Enter or Space has no clicks to count.
-            if (event.detail === 0 && !this.#drawing.armed) this.#drawing.beginWithKeys();
-            else this.#drawing.toggle();
-          }}
-        >
-          Draw a box
-        </button>
-        ${
-          this.readonly
-            ? nothing
-            : html`<button type="button" class="quiet" @click=${() => this.picker?.click()}>
-                New photo
-              </button>`
-        }
-      </div>
-    `;
+    return renderStage({
+      chosen,
+      alt: this.alt,
+      turn,
+      tied: turn?.segments.some((s) => s.regions.length > 0) ?? false,
+      showAll: this.showAll,
+      readonly: this.readonly,
+      drawing: this.#drawing,
+      highlight: this.#highlight,
+      zoom: this.#zoom,
+      focusable: this.focusable || firstKey({ chosen, turn }),
+      size: this.#photoSize(),
+      onFocus: (key) => (this.focusable = key),
+      onSize: (width, height) => {
+        this.size = { width, height };
+        this.#drawing.fit();
+      },
+      onShowAll: () => (this.showAll = !this.showAll),
+      onLookAgain: () => void session.lookAgain(),
+      onNewPhoto: () => (this.inviting = true),
+    });
   }
 
-  /** As the engine sees it, else as the browser shows it. */
-  #photoSize(): { readonly width: number; readonly height: number } {
-    return this.#session?.chosen?.photo ?? this.size;
+  #renderLog(session: Session | undefined): TemplateResult {
+    const turns = session?.turns ?? [];
+    const may = !this.readonly && !session?.busy;
+    return html`${renderTranscript({
+      turns,
+      highlight: this.#highlight,
+      onShow: (turn) => (this.shownTurn = turn),
+      onAgain: session?.chosen?.photo && may ? (task) => void this.#run(task) : undefined,
+    })}${
+      turns.length === 0
+        ? renderWelcome({
+            error: this.#life.error ?? session?.chosen?.error,
+            looked: session?.chosen?.photo !== undefined,
+            tasks: this.#offered(),
+            readonly: this.readonly,
+            onIdea: (task) => void this.#run(task),
+          })
+        : nothing
+    }${
+      session && turns.length > 0 && may
+        ? html`<button type="button" class="quiet anew" @click=${() => void session.reset()}>
+            New conversation
+          </button>`
+        : nothing
+    }`;
   }
 
-  #status(regions: number): string {
-    const chosen = this.#session?.chosen;
-    if (this.#drawing.keyed) return "Arrows move, Shift resizes, Enter takes it";
-    if (this.#drawing.armed) return "Drag over the photo, or click two corners";
-    if (chosen?.error) return "";
-    if (chosen?.looking) {
-      const { done, total } = chosen.looking;
-      return total > 0
-        ? `Looking at the photo … ${Math.round((done / total) * 100)} %`
-        : "Looking at the photo …";
-    }
-    if (chosen?.halted) return "Stopped";
-    if (chosen?.photo) return regions === 1 ? "1 region" : `${regions} regions`;
-    return "";
-  }
-
-  #renderHint(): TemplateResult | typeof nothing {
-    const session = this.#session;
-    const error = session?.chosen?.error;
-    if (error) return html`<p class="problem" role="alert">${error.message}</p>`;
-    if (session?.chosen?.photo) {
-      return html`<div class="welcome">
-        <p class="muted">
-          Ask anything about the photo. Phrases of the answer are tied to numbered boxes: point at one to see
-          the other. To ask about a place, draw a box on the photo.
-        </p>
-        <div class="ideas">
-          ${IDEAS.filter((idea) => this.tasks.includes(idea.task.kind)).map(
-            (idea) =>
-              html`<button type="button" class="idea" @click=${() => void this.#run(idea.task)}>
-                ${idea.words}
-              </button>`,
-          )}
-        </div>
-      </div>`;
-    }
-    return html`<p class="welcome muted">
-      Groma looks at a photo and answers questions about it. What it speaks of, it shows: each phrase is tied
-      to boxes on the photo.
-    </p>`;
-  }
-
-  #renderFoot(): TemplateResult | typeof nothing {
-    const session = this.#session;
-    if (!session) return nothing;
+  #renderFoot(session: Session): TemplateResult | typeof nothing {
     if (session.model.state !== "ready") {
       return renderGate({
         model: session.model,
+        address: this.model,
         device: session.device,
         onLoad: () => void session.load(),
         onCancel: () => session.cancelLoading(),
-        onRetry: () => void session.load(),
+        onRetry: () => void session.retry(),
       });
     }
-    const offered = this.tasks.split(/\s+/);
     return renderComposer({
-      tasks: TASKS.filter((task) => offered.includes(task)),
-      task: this.task,
-      words: this.words,
-      boxes: this.#drawing.boxes,
+      tasks: this.#offered(),
+      task: this.#task(),
+      words: this.question,
+      boxes: this.boxes,
+      readonly: this.readonly,
       busy: session.busy,
       ready: session.chosen?.photo !== undefined,
       hint: session.chosen ? "" : "Choose a photo first.",
       onTask: (task) => (this.task = task),
-      onWords: (words) => (this.words = words),
+      onWords: (words) => (this.question = words),
       onRemoveBox: (at) => this.#drawing.remove(at),
       onSend: () => this.#send(),
       onStop: () => session.stop(),
     });
   }
 
+  /** As the engine sees it, else as the browser shows it. */
+  #photoSize(): Size {
+    return this.photo?.photo ?? this.size;
+  }
+
+  #offered(): readonly TaskName[] {
+    const wanted = this.tasks.split(/\s+/);
+    return TASKS.filter((task) => wanted.includes(task));
+  }
+
+  /** The chosen task, where it is offered. */
+  #task(): TaskName {
+    const offered = this.#offered();
+    return offered.includes(this.task) ? this.task : (offered[0] ?? "ask");
+  }
+
   #send(): void {
-    const task = taskOf(this.task, this.words, this.#drawing.boxes);
+    const task = taskOf(this.#task(), this.question, this.boxes);
     if (!task) return;
-    this.words = "";
-    this.#drawing.clear();
+    if (!this.readonly) {
+      this.question = "";
+      this.#drawing.clear();
+    }
     void this.#run(task);
   }
 
@@ -392,99 +344,63 @@ export class GromaChat extends LitElement {
     this.shownTurn = 0;
     this.focusable = "";
     this.#follow = true;
-    return this.#ready().ask(task);
+    return this.#life.ready().ask(task);
   }
 
-  /** The session; made late, so that properties set before the first update count. */
-  #ready(): Session {
-    this.#session ??= new Session(
-      {
-        changed: () => this.requestUpdate(),
-        progress: (progress) => emit(this, "groma-progress", progress),
-        ready: (groma) => {
-          this.said = "The model is ready.";
-          emit(this, "groma-ready", groma.info);
-        },
-        regions: (regions) => {
-          this.said = `${regions.length} regions found on the photo.`;
-          emit(this, "groma-regions", { regions });
-        },
-        segment: (turn, segment) => emit(this, "groma-segment", { turn: turn.id, segment }),
-        answered: (turn) => {
-          this.said = spoken(turn);
-          if (turn.result)
-            emit(this, "groma-answer", { turn: turn.id, task: turn.task, result: turn.result });
-        },
-        failed: (error) => emit(this, "groma-error", { error }),
+  /** Before another photo: what belonged to the old one goes. */
+  #forget(): void {
+    this.#drawing.clear();
+    this.#highlight.clear();
+    this.#zoom.reset();
+    this.shownTurn = 0;
+    this.showAll = false;
+    this.inviting = false;
+    this.size = { width: 0, height: 0 };
+  }
+
+  /** Moves the focus to what has just been drawn. */
+  #moveFocus(): void {
+    const target = this.#focus;
+    if (target === undefined) return;
+    this.#focus = undefined;
+    const places = { button: ".draw", question: ".line input, .line button" };
+    const place = typeof target === "number" ? `#drawn-${target}` : places[target];
+    this.renderRoot.querySelector<HTMLElement>(place)?.focus();
+  }
+
+  #listener(): Listener {
+    const { say } = this.#announcer;
+    return {
+      changed: () => this.requestUpdate(),
+      progress: (progress) => emit(this, "groma-progress", progress),
+      ready: ({ info }) => {
+        say("The model is ready.");
+        emit(this, "groma-ready", info);
       },
-      this.#settings(),
-      this.maker,
-    );
-    return this.#session;
+      regions: (regions) => {
+        say(`${regions.length} regions found on the photo.`);
+        emit(this, "groma-regions", { regions });
+      },
+      segment: (turn, segment) => {
+        // Tokens would make a screen reader stutter: it gets whole pieces.
+        if (segment.closed) say(spokenSegment(segment));
+        emit(this, "groma-segment", { turn: turn.id, segment });
+      },
+      answered: (turn) => {
+        say(spokenEnd(turn));
+        const { id, task, result } = turn;
+        if (result) emit(this, "groma-answer", { turn: id, task, result });
+      },
+      failed: (error) => emit(this, "groma-error", { error }),
+    };
   }
 
-  #settings(): Settings {
-    const { model, device, maxTokens, numerics } = this;
-    return { model: model || "model.json", device, maxTokens, numerics };
+  #wishes(): Wishes {
+    const { model, src, alt, load, maker, maxTokens, numerics } = this;
+    const device = this.device === "gpu" || this.device === "cpu" ? this.device : "auto";
+    const longest = maxTokens >= 1 ? Math.floor(maxTokens) : MAX_TOKENS;
+    return { model, src, alt, load, maker, settings: { model, device, numerics, maxTokens: longest } };
   }
-
-  async #offer(): Promise<void> {
-    if (!this.model || !this.isConnected) return;
-    const session = this.#ready();
-    await session.offer();
-    if (session.model.state !== "offered") return;
-    if (this.load === "eager") await session.load();
-    if (this.load === "visible") {
-      this.#visible?.disconnect();
-      this.#visible = new IntersectionObserver((entries) => {
-        if (!entries.some((entry) => entry.isIntersecting)) return;
-        this.#visible?.disconnect();
-        void session.load();
-      });
-      this.#visible.observe(this);
-    }
-  }
-
-  async #openSource(): Promise<void> {
-    const { src } = this;
-    try {
-      const response = await fetch(src);
-      if (!response.ok) throw new Error(`its host answered ${response.status}`);
-      const blob = await response.blob();
-      if (src === this.src)
-        await this.open(blob, this.alt || decodeURIComponent(src.split("/").pop() ?? "photo"));
-    } catch (cause) {
-      const error = new GromaError("image-unreadable", `The photo could not be fetched: ${String(cause)}`, {
-        src,
-      });
-      emit(this, "groma-error", { error });
-      this.said = error.message;
-    }
-  }
-
-  readonly #picked = (): void => {
-    const file = this.picker?.files?.[0];
-    if (file) void this.open(file, file.name);
-    if (this.picker) this.picker.value = "";
-  };
-
-  readonly #dragOver = (event: DragEvent): void => {
-    if (this.readonly || !event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    this.dropping = true;
-  };
-
-  readonly #dragLeave = (event: DragEvent): void => {
-    if (!event.relatedTarget) this.dropping = false;
-  };
-
-  readonly #drop = (event: DragEvent): void => {
-    this.dropping = false;
-    const file = event.dataTransfer?.files[0];
-    if (this.readonly || !file) return;
-    event.preventDefault();
-    void this.open(file, file.name);
-  };
 }
 
 declare global {

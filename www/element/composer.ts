@@ -1,6 +1,7 @@
 /** Where a question is put: the task, the words, the boxes it speaks of. */
 
 import { html, nothing, type TemplateResult } from "lit";
+import { live } from "lit/directives/live.js";
 import type { Box, Task } from "../engine/index.js";
 import { TASK_WORDS, type TaskName } from "./words.js";
 
@@ -10,6 +11,8 @@ export interface ComposerView {
   readonly task: TaskName;
   readonly words: string;
   readonly boxes: readonly Box[];
+  /** Whether the question is given and can't be changed. */
+  readonly readonly: boolean;
   readonly busy: boolean;
   /** Whether there is a photo that was looked at. */
   readonly ready: boolean;
@@ -40,11 +43,12 @@ export function taskOf(task: TaskName, words: string, boxes: readonly Box[]): Ta
   }
 }
 
-/** Draws the composer. */
-export function renderComposer(view: ComposerView): TemplateResult {
+/** Draws the composer; nothing where a fixed question is missing. */
+export function renderComposer(view: ComposerView): TemplateResult | typeof nothing {
   const { task } = view;
   const words = TASK_WORDS[task];
   const typed = task === "ask" || task === "detect" || task === "locate";
+  if (view.readonly && typed && !view.words.trim()) return nothing;
   const can = view.ready && taskOf(task, view.words, view.boxes) !== undefined;
   return html`<form
     class="composer"
@@ -53,46 +57,8 @@ export function renderComposer(view: ComposerView): TemplateResult {
       if (can) view.onSend();
     }}
   >
-    <div
-      class="tasks"
-      role="radiogroup"
-      aria-label="Task"
-      @keydown=${(event: KeyboardEvent) => turn(event, view)}
-    >
-      ${view.tasks.map(
-        (name) =>
-          html`<button
-            type="button"
-            role="radio"
-            class="task"
-            data-task=${name}
-            aria-checked=${name === task ? "true" : "false"}
-            tabindex=${name === task ? 0 : -1}
-            @click=${() => view.onTask(name)}
-          >
-            ${TASK_WORDS[name].label}
-          </button>`,
-      )}
-    </div>
-    ${
-      view.boxes.length > 0
-        ? html`<ul class="refers" aria-label="Boxes of the question">
-            ${view.boxes.map(
-              (_, at) =>
-                html`<li>
-                  <span>box [${at + 1}]</span>
-                  <button
-                    type="button"
-                    aria-label=${`Remove box ${at + 1}`}
-                    @click=${() => view.onRemoveBox(at)}
-                  >
-                    ×
-                  </button>
-                </li>`,
-            )}
-          </ul>`
-        : nothing
-    }
+    ${view.readonly || view.tasks.length < 2 ? nothing : renderTasks(view)}
+    ${view.boxes.length > 0 ? renderBoxes(view) : nothing}
     <div class="line">
       ${
         typed
@@ -103,7 +69,8 @@ export function renderComposer(view: ComposerView): TemplateResult {
               autocomplete="off"
               enterkeyhint="send"
               placeholder=${view.boxes.length > 0 && task === "ask" ? "Ask about the box: what is in [1]?" : words.placeholder}
-              .value=${view.words}
+              ?readonly=${view.readonly}
+              .value=${live(view.words)}
               @input=${(event: InputEvent) => view.onWords((event.target as HTMLInputElement).value)}
             />`
           : html`<p class="instead">
@@ -118,6 +85,44 @@ export function renderComposer(view: ComposerView): TemplateResult {
     </div>
     ${view.hint ? html`<p class="muted small hint">${view.hint}</p>` : nothing}
   </form>`;
+}
+
+function renderTasks(view: ComposerView): TemplateResult {
+  return html`<div
+    class="tasks"
+    role="radiogroup"
+    aria-label="Task"
+    @keydown=${(event: KeyboardEvent) => turn(event, view)}
+  >
+    ${view.tasks.map(
+      (name) =>
+        html`<button
+          type="button"
+          role="radio"
+          class="task"
+          data-task=${name}
+          aria-checked=${name === view.task ? "true" : "false"}
+          tabindex=${name === view.task ? 0 : -1}
+          @click=${() => view.onTask(name)}
+        >
+          ${TASK_WORDS[name].label}
+        </button>`,
+    )}
+  </div>`;
+}
+
+function renderBoxes(view: ComposerView): TemplateResult {
+  return html`<ul class="refers" aria-label="Boxes of the question">
+    ${view.boxes.map(
+      (_, at) =>
+        html`<li>
+          <span>box [${at + 1}]</span>
+          <button type="button" aria-label=${`Remove box ${at + 1}`} @click=${() => view.onRemoveBox(at)}>
+            ×
+          </button>
+        </li>`,
+    )}
+  </ul>`;
 }
 
 function sentence(task: TaskName): string {

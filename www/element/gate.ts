@@ -8,6 +8,8 @@ import { megabytes, NOTES, progressWords } from "./words.js";
 /** What the gate shows and does. */
 export interface GateView {
   readonly model: ModelState;
+  /** The model's address; empty where none was named. */
+  readonly address: string;
   readonly device: DeviceChoice | undefined;
   readonly onLoad: () => void;
   readonly onCancel: () => void;
@@ -19,28 +21,11 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
   const { model } = view;
   switch (model.state) {
     case "unknown":
-      return html`<div class="gate" aria-busy="true"><p class="muted">Looking for the model …</p></div>`;
+      return view.address
+        ? html`<div class="gate" aria-busy="true"><p class="muted">Looking for the model …</p></div>`
+        : html`<div class="gate"><p class="muted">No model was named: set the attribute “model”.</p></div>`;
     case "offered":
-      return html`<div class="gate">
-        <div class="gate-row">
-          <div>
-            <h2>${model.missing === 0 ? "The model is on this device" : "Load the model"}</h2>
-            <p class="muted">
-              ${model.name} ·
-              ${
-                model.missing === 0
-                  ? `${megabytes(model.bytes)}, no download`
-                  : `${megabytes(model.missing)} once, kept in this browser`
-              }
-            </p>
-          </div>
-          <button type="button" class="primary" part="button" @click=${view.onLoad}>
-            ${model.missing === 0 ? "Start" : `Load ${megabytes(model.missing)}`}
-          </button>
-        </div>
-        <p class="muted small">It runs here: your photos and questions never leave this device.</p>
-        ${renderNote(view.device)}
-      </div>`;
+      return renderOffer(model, view);
     case "loading": {
       const { progress } = model;
       const fraction = progress?.fraction ?? 0;
@@ -72,10 +57,40 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
           </div>
           <button type="button" class="primary" part="button" @click=${view.onRetry}>Try again</button>
         </div>
+        ${model.error.reason === "no-webgpu" ? html`<slot name="fallback"></slot>` : nothing}
       </div>`;
     case "ready":
       return nothing;
   }
+}
+
+function renderOffer(
+  { name, bytes, missing }: ModelState & { readonly state: "offered" },
+  { address, device, onLoad }: GateView,
+): TemplateResult {
+  const { host } = new URL(address, document.baseURI);
+  const elsewhere = host !== location.host;
+  return html`<div class="gate">
+    <div class="gate-row">
+      <div>
+        <h2>${missing === 0 ? "The model is on this device" : "Load the model"}</h2>
+        <p class="muted">
+          ${name} ·
+          ${missing === 0 ? `${megabytes(bytes)}, no download` : `${megabytes(missing)} once, kept in this browser`}${
+            elsewhere ? ` · from ${host}` : ""
+          }
+        </p>
+      </div>
+      <button type="button" class="primary" part="button" @click=${onLoad}>
+        ${missing === 0 ? "Start" : `Load ${megabytes(missing)}`}
+      </button>
+    </div>
+    <p class="muted small">
+      It runs here: your photos and questions never leave this device. Its weights take ${megabytes(bytes)} of
+      memory, and looking at a photo takes more.
+    </p>
+    ${renderNote(device)}
+  </div>`;
 }
 
 /** Says why the GPU is not used, where it is not. */

@@ -2,7 +2,9 @@
 
 import { GromaChat } from "./chat.js";
 
-if (!customElements.get("groma-chat")) customElements.define("groma-chat", GromaChat);
+// A server that renders the page has no registry.
+if (typeof customElements !== "undefined" && !customElements.get("groma-chat"))
+  customElements.define("groma-chat", GromaChat);
 
 export { GromaChat };
 export type { GromaEvents } from "./events.js";

@@ -2,8 +2,18 @@
 
 import type { Region, Segment } from "../engine/index.js";
 
-/** Colours there are; `styles/colours.ts` has as many. */
-export const COLOURS = 8;
+/** The colours: white on each has a contrast of 4.5 and more. */
+export const HUES = [
+  "#1c5fd4",
+  "#c02f2a",
+  "#1b7a3d",
+  "#7b3fc4",
+  "#a85400",
+  "#0b7382",
+  "#b5257c",
+  "#676500",
+] as const;
+const COLOURS = HUES.length;
 
 /** A colour's number for each region that an answer mentions, and for each of its phrases. */
 export interface Colouring {

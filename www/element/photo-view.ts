@@ -3,12 +3,15 @@
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
 import { repeat } from "lit/directives/repeat.js";
-import type { Box, Region } from "../engine/index.js";
+import type { Box, Region, Task } from "../engine/index.js";
+import { area, type Size } from "./boxes.js";
 import type { Drawing } from "./draw.js";
+import { renderAsked, renderDrawing } from "./drawn-view.js";
 import type { Highlight } from "./highlight.js";
 import { colour, mentioned } from "./palette.js";
 import type { Chosen, Turn } from "./session.js";
-import { styled } from "./styled.js";
+import { place, styled } from "./styled.js";
+import type { Zoom } from "./zoom.js";
 
 /** What the view shows. */
 export interface PhotoView {
@@ -20,11 +23,12 @@ export interface PhotoView {
   readonly showAll: boolean;
   readonly drawing: Drawing;
   readonly highlight: Highlight;
+  readonly zoom: Zoom;
   /** The option that Tab reaches. */
   readonly focusable: string;
   readonly onFocus: (key: string) => void;
   readonly onSize: (width: number, height: number) => void;
-  readonly size: { readonly width: number; readonly height: number };
+  readonly size: Size;
 }
 
 interface Shown {
@@ -37,17 +41,21 @@ interface Shown {
 
 /** Draws the photo, its boxes and what is being drawn. */
 export function renderPhoto(view: PhotoView): TemplateResult {
-  const { chosen, drawing, size } = view;
+  const { chosen, drawing, size, zoom, turn } = view;
   const shown = boxesOf(view);
   const ratio = size.width && size.height ? size.width / size.height : 1;
   return html`
     <div
       class=${classMap({ frame: true, armed: drawing.armed, looking: chosen.looking !== undefined })}
-      ${styled({ "--ratio": String(ratio) })}
+      ${styled({ "--ratio": String(ratio), "--zoom": String(zoom.scale) })}
       @pointerdown=${drawing.pointerDown}
       @pointermove=${drawing.pointerMove}
       @pointerup=${drawing.pointerUp}
-      @pointercancel=${() => drawing.cancel()}
+      @pointercancel=${() => drawing.release()}
+      @wheel=${zoom.wheel}
+      @touchstart=${zoom.touchStart}
+      @touchmove=${zoom.touchMove}
+      @touchend=${(event: TouchEvent) => zoom.touchEnd(event, drawing.armed)}
     >
       <img
         part="photo"
@@ -59,25 +67,34 @@ export function renderPhoto(view: PhotoView): TemplateResult {
           view.onSize(image.naturalWidth, image.naturalHeight);
         }}
       />
-      <div
-        class="boxes"
-        role="listbox"
-        aria-label="Regions of the photo"
-        aria-multiselectable="true"
-        @click=${{ handleEvent: drawing.swallowClick, capture: true }}
-        @keydown=${(event: KeyboardEvent) => walk(event, shown, view)}
-      >
-        ${repeat(
-          shown,
-          (s) => s.key,
-          (s) => renderBox(s, view),
-        )}
-      </div>
-      ${drawing.boxes.map((box, at) => renderDrawn(box, at, size))}
-      ${drawing.draft ? renderDraft(drawing, size) : nothing}
+      ${
+        shown.length > 0
+          ? html`<div
+              class="boxes"
+              role="listbox"
+              aria-label="Regions of the photo"
+              aria-multiselectable="true"
+              @click=${{ handleEvent: drawing.swallowClick, capture: true }}
+              @keydown=${(event: KeyboardEvent) => walk(event, shown, view)}
+            >
+              ${repeat(
+                shown,
+                (s) => s.key,
+                (s) => renderBox(s, view),
+              )}
+            </div>`
+          : nothing
+      }
+      ${turn && drawing.boxes.length === 0 ? renderAsked(boxesOfTask(turn.task), size) : nothing}
+      ${renderDrawing(drawing, size, drawing.armed)}
       ${chosen.looking ? html`<div class="scan" aria-hidden="true"></div>` : nothing}
     </div>
   `;
+}
+
+/** The boxes that a question speaks of. */
+export function boxesOfTask(task: Task): readonly Box[] {
+  return task.kind === "ask" ? task.refer : task.kind === "caption" ? [task.box] : [];
 }
 
 /** Boxes to show, larger ones first so that smaller ones lie on top and can be pointed at. */
@@ -133,38 +150,6 @@ function renderBox(shown: Shown, view: PhotoView): TemplateResult {
   </div>`;
 }
 
-function renderDrawn(box: Box, at: number, size: PhotoView["size"]): TemplateResult {
-  return html`<div class="drawn" ${place(box, size)} aria-hidden="true">
-    <span class="number">[${at + 1}]</span>
-  </div>`;
-}
-
-function renderDraft(drawing: Drawing, size: PhotoView["size"]): TemplateResult {
-  const box = drawing.draft ?? [0, 0, 0, 0];
-  return drawing.keyed
-    ? html`<div
-        class="drawn draft"
-        id="draft"
-        ${place(box, size)}
-        tabindex="0"
-        role="application"
-        aria-label="New box. Arrow keys move it, with Shift they resize it, with Alt by one pixel. Enter takes it, Escape gives it up."
-        @keydown=${drawing.keyDown}
-      ></div>`
-    : html`<div class="drawn draft" ${place(box, size)} aria-hidden="true"></div>`;
-}
-
-function place(box: Box, { width, height }: PhotoView["size"]) {
-  const percent = (value: number, of: number) => `${of ? (value / of) * 100 : 0}%`;
-  const [x0, y0, x1, y1] = box;
-  return styled({
-    left: percent(x0, width),
-    top: percent(y0, height),
-    width: percent(x1 - x0, width),
-    height: percent(y1 - y0, height),
-  });
-}
-
 function describe({ region, phrase }: Shown, { width, height }: PhotoView["size"]): string {
   const [x0, y0, x1, y1] = region.box;
   const [x, y] = [(x0 + x1) / 2 / (width || 1), (y0 + y1) / 2 / (height || 1)];
@@ -208,10 +193,6 @@ function walk(event: KeyboardEvent, shown: readonly Shown[], view: PhotoView): v
   view.onFocus(next.key);
   const root = (event.currentTarget as HTMLElement).getRootNode() as ShadowRoot;
   root.getElementById(`box-${next.key}`)?.focus();
-}
-
-function area([x0, y0, x1, y1]: Box): number {
-  return (x1 - x0) * (y1 - y0);
 }
 
 /** The key of the box that Tab reaches first. */

@@ -7,7 +7,6 @@ import {
   GromaError,
   type Answer,
   type AnswerResult,
-  type Box,
   type CreateOptions,
   type DeviceChoice,
   type DeviceWish,
@@ -33,7 +32,8 @@ export type ModelState =
   | { readonly state: "offered"; readonly name: string; readonly bytes: number; readonly missing: number }
   | { readonly state: "loading"; readonly progress?: LoadProgress }
   | { readonly state: "ready"; readonly groma: OpenModel }
-  | { readonly state: "failed"; readonly error: GromaError };
+  /** `agreed`: whether the reader had agreed to the download already. */
+  | { readonly state: "failed"; readonly error: GromaError; readonly agreed: boolean };
 
 /** A photo that was chosen; `photo` is there once it was looked at. */
 export interface Chosen {
@@ -104,6 +104,7 @@ export class Session {
   #opening: AbortController | undefined;
   #answering: AbortController | undefined;
   #nextTurn = 1;
+  #destroyed = false;
 
   constructor(listener: Listener, settings: Settings, make: Maker = maker) {
     this.#listener = listener;
@@ -116,19 +117,47 @@ export class Session {
     this.#settings = settings;
   }
 
-  /** Finds out which device would be used, and whether and how large the model is. */
+  /** Finds out which device would be used, and whether and how large the model is. Downloads nothing. */
   async offer(): Promise<void> {
-    const { device: wish, model } = this.#settings;
+    if (this.model.state !== "unknown" && this.model.state !== "failed") return;
+    const settings = this.#settings;
+    const { device: wish, model } = settings;
     try {
       const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
+      if (this.#moved(settings)) return;
       this.device = device;
-      if (this.model.state === "unknown" || this.model.state === "failed")
-        this.#setModel({ state: "offered", ...size });
-      // What is already here costs nothing to use.
-      if (size.missing === 0 && this.chosen) await this.load();
+      this.#setModel({ state: "offered", ...size });
     } catch (error) {
-      this.#fail(error);
+      if (!this.#moved(settings)) this.#fail(error, false);
     }
+  }
+
+  /** Tries again what failed. */
+  async retry(): Promise<void> {
+    if (this.model.state !== "failed") return;
+    if (this.model.agreed) {
+      await this.load();
+      return;
+    }
+    this.#setModel({ state: "unknown" });
+    await this.offer();
+  }
+
+  /** Starts a model that is on this device already: no download, so nobody needs to be asked. */
+  async startCached(): Promise<void> {
+    if (this.model.state === "offered" && this.model.missing === 0) await this.load();
+  }
+
+  /** Gives the model back, because another one or another device is wanted. The photo stays, the conversation ends. */
+  async leaveModel(): Promise<void> {
+    this.#loading?.abort();
+    this.stop();
+    this.turns = [];
+    const old = this.model;
+    if (this.chosen) this.chosen = bare(this.chosen);
+    this.device = undefined;
+    this.#setModel({ state: "unknown" });
+    if (old.state === "ready") await old.groma.destroy();
   }
 
   /** Downloads what is missing and makes the model ready; then looks at the photo. */
@@ -136,9 +165,9 @@ export class Session {
     if (this.model.state === "loading" || this.model.state === "ready") return;
     const loading = new AbortController();
     this.#loading = loading;
-    const before = this.model;
     this.#setModel({ state: "loading" });
-    const { model, device, numerics } = this.#settings;
+    const settings = this.#settings;
+    const { model, device, numerics } = settings;
     try {
       const groma = await this.#maker.create({
         model,
@@ -147,12 +176,14 @@ export class Session {
         debug: numerics ? { numerics } : {},
         monitor: (target) =>
           target.addEventListener("downloadprogress", (event) => {
-            if (!(event instanceof DownloadProgressEvent)) return;
+            if (!(event instanceof DownloadProgressEvent) || loading.signal.aborted) return;
             const progress = event.detail;
             this.#setModel({ state: "loading", progress });
             this.#listener.progress?.(progress);
           }),
       });
+      if (loading.signal.aborted) await groma.destroy();
+      loading.signal.throwIfAborted();
       this.device = {
         kind: groma.info.device,
         adapter: groma.info.adapter,
@@ -163,10 +194,11 @@ export class Session {
       await this.#look();
     } catch (error) {
       if (!loading.signal.aborted) {
-        this.#fail(error);
+        this.#fail(error, true);
         return;
       }
-      this.#setModel(before.state === "offered" ? before : { state: "unknown" });
+      if (this.#moved(settings)) return;
+      this.#setModel({ state: "unknown" });
       void this.offer();
     }
   }
@@ -182,7 +214,12 @@ export class Session {
     this.chosen = { blob, name, url: URL.createObjectURL(blob) };
     this.#listener.changed();
     if (this.model.state === "ready") await this.#look();
-    else if (this.model.state === "offered" && this.model.missing === 0) await this.load();
+  }
+
+  /** Takes the photo away. */
+  close(): void {
+    this.#drop();
+    this.#listener.changed();
   }
 
   /** Asks. One answer at a time: an answer that is still going on is stopped first. */
@@ -212,7 +249,6 @@ export class Session {
       const wrapped = GromaError.wrap(error);
       this.#answered(turn.id, { state: "failed", error: wrapped });
       this.#listener.failed?.(wrapped);
-      if (wrapped.reason === "internal" || wrapped.reason === "out-of-memory") await this.#restart();
       return undefined;
     }
   }
@@ -246,6 +282,7 @@ export class Session {
 
   /** Gives everything back. */
   async destroy(): Promise<void> {
+    this.#destroyed = true;
     this.#loading?.abort();
     this.#drop();
     if (this.model.state === "ready") await this.model.groma.destroy();
@@ -316,12 +353,9 @@ export class Session {
     return changed;
   }
 
-  /** After a trap nothing of the old engine can be used. */
-  async #restart(): Promise<void> {
-    if (this.model.state === "ready") await this.model.groma.destroy();
-    if (this.chosen) this.chosen = bare(this.chosen);
-    this.#setModel({ state: "unknown" });
-    await this.offer();
+  /** Whether another model or device was asked for since, or none any more. */
+  #moved({ model, device }: Settings): boolean {
+    return this.#destroyed || this.#settings.model !== model || this.#settings.device !== device;
   }
 
   #drop(): void {
@@ -339,9 +373,9 @@ export class Session {
     this.#listener.changed();
   }
 
-  #fail(error: unknown): void {
+  #fail(error: unknown, agreed: boolean): void {
     const wrapped = GromaError.wrap(error);
-    this.#setModel({ state: "failed", error: wrapped });
+    this.#setModel({ state: "failed", error: wrapped, agreed });
     this.#listener.failed?.(wrapped);
   }
 }
@@ -349,16 +383,4 @@ export class Session {
 /** The photo without what was found out about it. */
 function bare({ blob, url, name }: Chosen): Chosen {
   return { blob, url, name };
-}
-
-/** A box in whole pixels inside the photo, its corners in order. */
-export function tidyBox(box: Box, width: number, height: number): Box {
-  const clamp = (value: number, max: number) => Math.min(Math.max(Math.round(value), 0), max);
-  const [x0, y0, x1, y1] = box;
-  return [
-    clamp(Math.min(x0, x1), width),
-    clamp(Math.min(y0, y1), height),
-    clamp(Math.max(x0, x1), width),
-    clamp(Math.max(y0, y1), height),
-  ];
 }

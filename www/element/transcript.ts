@@ -3,7 +3,7 @@
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
 import { repeat } from "lit/directives/repeat.js";
-import { joinText, type Segment, type Task } from "../engine/index.js";
+import { joinText, type GromaError, type Region, type Segment, type Task } from "../engine/index.js";
 import type { Highlight } from "./highlight.js";
 import { colour } from "./palette.js";
 import type { Turn } from "./session.js";
@@ -15,6 +15,8 @@ export interface TranscriptView {
   readonly highlight: Highlight;
   /** A phrase was pointed at: its answer's boxes are to be shown. */
   readonly onShow: (turn: number) => void;
+  /** A question that failed is put once more; without it that is not offered. */
+  readonly onAgain: ((task: Task) => void) | undefined;
 }
 
 /** Draws all turns. */
@@ -33,10 +35,21 @@ function renderTurn(turn: Turn, view: TranscriptView): TemplateResult {
     <div class="answer" part="answer" aria-busy=${going ? "true" : "false"}>
       ${turn.state === "waiting" ? html`<span class="dots" aria-label="Answering"><i></i><i></i><i></i></span>` : nothing}
       ${renderSegments(turn, view)}${turn.state === "answering" ? html`<span class="caret" aria-hidden="true"></span>` : nothing}
-      ${turn.error ? html`<p class="problem" role="alert">${turn.error.message}</p>` : nothing}
+      ${turn.error ? renderProblem(turn.task, turn.error, view.onAgain) : nothing}
     </div>
     ${renderFoot(turn)}
   </article>`;
+}
+
+function renderProblem(task: Task, error: GromaError, onAgain: TranscriptView["onAgain"]): TemplateResult {
+  return html`<div class="problem" role="alert">
+      <p>${error.message}</p>
+    </div>
+    ${
+      onAgain
+        ? html`<button type="button" class="quiet again" @click=${() => onAgain(task)}>Ask again</button>`
+        : nothing
+    }`;
 }
 
 function renderSegments(turn: Turn, view: TranscriptView): TemplateResult | typeof nothing {
@@ -69,13 +82,12 @@ function renderPhrase(
   };
   const active =
     highlight.current?.turn === turn.id && target.regions.some((id) => highlight.has(turn.id, id));
-  const numbers = segment.regions.map((r) => r.id).join(", ");
   return html`<button
     type="button"
     part="phrase"
     class=${classMap({ phrase: true, bare: segment.text === "", [`c${own}`]: true, active })}
     aria-pressed=${highlight.isPinned(target) ? "true" : "false"}
-    aria-label=${`${segment.text || "found"}, ${segment.regions.length === 1 ? "region" : "regions"} ${numbers}`}
+    aria-label=${spokenSegment(segment)}
     @pointerenter=${point}
     @pointerleave=${() => highlight.point(undefined)}
     @focus=${point}
@@ -129,11 +141,19 @@ function nothingFound(task: Task): string {
   return task.kind === "detect" || task.kind === "locate" ? "Nothing of that kind was found." : "No answer.";
 }
 
-/** A whole answer as a screen reader should say it. */
-export function spoken(turn: Turn): string {
-  const parts = turn.segments.map((s) =>
-    s.regions.length > 0 ? { text: `${s.text} (region ${s.regions.map((r) => r.id).join(", ")})`.trim() } : s,
-  );
-  const text = joinText(parts);
-  return turn.state === "stopped" ? `Stopped. ${text}` : text || nothingFound(turn.task);
+/** A closed piece of an answer as a screen reader should say it. */
+export function spokenSegment({ text, regions }: Segment): string {
+  if (regions.length === 0) return text;
+  return `${text || "Found"}, ${regions.length === 1 ? "region" : "regions"} ${numbers(regions)}`;
+}
+
+/** How an answer ended, as a screen reader should say it after its pieces. */
+export function spokenEnd(turn: Turn): string {
+  if (turn.state === "stopped") return "Stopped.";
+  const empty = turn.segments.every((s) => !s.text && s.regions.length === 0);
+  return empty ? nothingFound(turn.task) : "End of the answer.";
+}
+
+function numbers(regions: readonly Region[]): string {
+  return regions.map(({ id }) => id).join(", ");
 }

@@ -1,41 +1,87 @@
-/** The page: the element full-screen, the samples, pasting, and what the address asks for. */
+/** The page: the element full-screen, and around it samples, camera, sharing, the choice of a model, what runs here. */
 
-import "../element/groma-chat.js";
-import type { DeviceWish, Info } from "../engine/index.js";
-import { showSamples } from "./samples.js";
+import { GromaChat } from "../element/groma-chat.js";
+import { pastedPhoto } from "../element/intake.js";
+import type { Info, Timing } from "../engine/index.js";
+import { fillAbout } from "./about.js";
+import { Camera } from "./camera.js";
+import { part } from "./dom.js";
+import { ModelChoice } from "./model-choice.js";
+import { Samples } from "./samples.js";
+import { readSetting, writeSetting } from "./setting.js";
+import { Share } from "./share.js";
 
-const MODEL = "models/groma-s/";
+const chat = part(document, "groma-chat", GromaChat);
+const device = part(document, "#device", HTMLElement);
+const setting = readSetting(new URL(location.href));
+const samples = new Samples(chat);
+let info: Info | undefined;
+let timing: Timing | undefined;
 
-const chat = document.querySelector("groma-chat");
-const device = document.querySelector("#device");
-const samples = document.querySelector<HTMLElement>("#samples");
+chat.device = setting.device;
+if (setting.exact) chat.numerics = "exact";
+if (setting.task) chat.task = setting.task;
+if (setting.question !== undefined) chat.question = setting.question;
+chat.model = setting.model;
 
-if (chat) {
-  const asked = new URLSearchParams(location.search);
-  const wish = asked.get("device");
-  if (wish === "gpu" || wish === "cpu") chat.device = wish satisfies DeviceWish;
-  if (asked.get("numerics") === "exact") chat.numerics = "exact";
-  const question = asked.get("question");
-  if (question) chat.question = question;
-  chat.model = new URL(asked.get("model") ?? MODEL, document.baseURI).href;
+chat.addEventListener("groma-ready", ({ detail }) => {
+  info = detail;
+  device.textContent = words(detail);
+});
+chat.addEventListener("groma-answer", ({ detail }) => (timing = detail.result.timing));
 
-  chat.addEventListener("groma-ready", ({ detail }) => {
-    if (device) device.textContent = words(detail);
-  });
+document.addEventListener("paste", (event) => {
+  const file = pastedPhoto(event);
+  // Inside the element it was taken already.
+  if (!file || event.defaultPrevented) return;
+  event.preventDefault();
+  void chat.open(file, "Pasted photo");
+});
 
-  document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith("image/"));
-    if (!file) return;
-    event.preventDefault();
-    void chat.open(file, "Pasted photo");
-  });
+// A photo dropped beside the element must not replace the page.
+for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
 
-  // A photo dropped beside the element must not replace the page.
-  for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
-
-  if (samples) void showSamples(samples, chat);
+const dialog = (name: string) => part(document, `dialog#${name}`, HTMLDialogElement);
+const camera = new Camera(dialog("camera"), (photo) => void chat.open(photo, "Photo of the camera"));
+const share = new Share(dialog("share"), chat, samples);
+const choice = new ModelChoice(dialog("model"), chat, () => {
+  info = undefined;
+  timing = undefined;
+  device.textContent = "";
+  // A reload finds the same model.
+  history.replaceState(null, "", writeSetting(new URL(location.href), chat, samples.current));
+});
+const opens: Record<string, () => void> = {
+  camera: () => void camera.open(),
+  share: () => share.open(),
+  model: () => choice.open(),
+  about: () => {
+    fillAbout(part(dialog("about"), "dl", HTMLElement), info, timing);
+    dialog("about").showModal();
+  },
+};
+for (const button of document.querySelectorAll<HTMLButtonElement>("[data-opens]")) {
+  button.addEventListener("click", () => opens[button.dataset.opens ?? ""]?.());
+}
+for (const button of document.querySelectorAll("dialog [data-does=close]")) {
+  button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 
-function words(info: Info): string {
-  return info.device === "gpu" ? `${info.model} · ${info.adapter || "GPU"}` : `${info.model} · processor`;
+window.addEventListener("groma-update", ({ detail }) => {
+  const update = part(document, "#update", HTMLElement);
+  update.hidden = false;
+  part(update, "button", HTMLButtonElement).addEventListener("click", () => detail.apply());
+});
+
+void samples.show(part(document, "#samples", HTMLElement)).then(async () => {
+  if (setting.sample) await samples.open(setting.sample);
+});
+// Boxes belong to a photo: the sample, or the next one that is opened.
+if (setting.boxes) {
+  const { boxes } = setting;
+  chat.addEventListener("groma-regions", () => (chat.boxes = boxes), { once: true });
+}
+
+function words({ device: kind, model }: Info): string {
+  return `${model} · ${kind === "gpu" ? "GPU" : "CPU"}`;
 }

@@ -4,20 +4,20 @@ import { css } from "lit";
 
 export const base = css`
   :host {
-    --paper: light-dark(#f6f5f1, #131416);
-    --surface: light-dark(#ffffff, #1c1e21);
+    --paper: var(--groma-paper, light-dark(#f6f5f1, #131416));
+    --surface: var(--groma-surface, light-dark(#ffffff, #1c1e21));
     --sunken: light-dark(#eceae4, #0c0d0e);
-    --ink: light-dark(#1b1c1e, #ecebe8);
-    --soft: light-dark(#5e6065, #a3a5a9);
-    --line: light-dark(#dfdcd4, #303338);
+    --ink: var(--groma-ink, light-dark(#1b1c1e, #ecebe8));
+    --soft: var(--groma-soft, light-dark(#5e6065, #a3a5a9));
+    --line: var(--groma-line, light-dark(#dfdcd4, #303338));
     --accent: var(--groma-accent, light-dark(#9f3b22, #f0936f));
-    --on-accent: light-dark(#ffffff, #1d0d06);
+    --on-accent: var(--groma-on-accent, light-dark(#ffffff, #1d0d06));
     --bad: light-dark(#a3201b, #ff9d94);
-    --radius: 10px;
+    --radius: var(--groma-radius, 10px);
     color-scheme: light dark;
     display: block;
     height: 100%;
-    min-height: 22rem;
+    min-height: var(--groma-min-height, 30rem);
     container: groma / size;
     background: var(--paper);
     color: var(--ink);
@@ -81,6 +81,16 @@ export const base = css`
     border-inline-start: 1px solid var(--line);
   }
 
+  /* Words run as they are written, whatever the page around does: an English answer ends on the right. */
+  h2,
+  p,
+  button,
+  input,
+  .answer,
+  .status {
+    unicode-bidi: plaintext;
+  }
+
   .muted {
     color: var(--soft);
   }
@@ -107,7 +117,7 @@ export const base = css`
     min-height: 2.25rem;
     padding: 0.35rem 0.85rem;
     border: 1px solid var(--line);
-    border-radius: 8px;
+    border-radius: calc(var(--radius) - 2px);
     background: var(--surface);
     color: inherit;
     font: inherit;
@@ -183,6 +193,15 @@ export const base = css`
     .has-photo .stage {
       height: 44cqh;
     }
+    /* Before a photo everything is one page that scrolls: the button that loads the model must be reachable. */
+    .shell:not(.has-photo) {
+      grid-template-rows: repeat(3, max-content);
+      align-content: start;
+      overflow-y: auto;
+    }
+    .shell:not(.has-photo) .log:not(:has(.turn, .problem)) {
+      display: none;
+    }
     .talk {
       border-inline-start: 0;
       border-block-start: 1px solid var(--line);
@@ -193,22 +212,6 @@ export const base = css`
     * {
       animation: none !important;
       transition: none !important;
-    }
-  }
-
-  @media print {
-    :host {
-      height: auto;
-      container: none;
-    }
-    .shell {
-      display: block;
-      height: auto;
-    }
-    .composer,
-    .gate,
-    .tools {
-      display: none;
     }
   }
 `;

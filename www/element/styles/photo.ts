@@ -22,7 +22,11 @@ export const photo = css`
     letter-spacing: -0.01em;
   }
 
-  .invitation .primary {
+  .ways {
+    display: flex;
+    flex-wrap: wrap;
+    justify-content: center;
+    gap: 0.5rem;
     margin-top: 0.75rem;
   }
 
@@ -42,15 +46,25 @@ export const photo = css`
     place-items: center;
     min-height: 0;
     margin: 1rem 1rem 0;
+    /* Photos have no writing direction. */
+    direction: ltr;
+  }
+
+  /* The photo is larger than its pane: the browser pans by scrolling. */
+  .pane.zoomed {
+    place-items: safe center;
+    overflow: auto;
   }
 
   .frame {
     position: relative;
-    width: min(100cqw, calc(100cqh * var(--ratio, 1)));
+    width: calc(min(100cqw, 100cqh * var(--ratio, 1)) * var(--zoom, 1));
     aspect-ratio: var(--ratio, 1);
     border-radius: 6px;
     background: var(--sunken);
     cursor: crosshair;
+    /* A finger scrolls; two fingers are the photo's own. */
+    touch-action: pan-x pan-y;
     user-select: none;
     -webkit-user-select: none;
   }
@@ -124,7 +138,7 @@ export const photo = css`
 
   .number {
     position: absolute;
-    inset-block-start: -1.5px;
+    top: -1.5px;
     left: -1.5px;
     min-width: 1.15rem;
     padding: 0 0.25rem;
@@ -140,7 +154,7 @@ export const photo = css`
   }
 
   .tied .number {
-    inset-block-start: -2.5px;
+    top: -2.5px;
     left: -2.5px;
     min-width: 1.4rem;
     background: var(--c);
@@ -158,17 +172,80 @@ export const photo = css`
     pointer-events: none;
   }
 
+  .drawn.editable {
+    pointer-events: auto;
+    cursor: move;
+    touch-action: none;
+  }
+
+  /* While a new box is drawn, the others don't stand in its way. */
+  .drawn.fixed {
+    pointer-events: none;
+  }
+
+  .drawn:focus-visible {
+    outline: 3px solid #ffffff;
+    outline-offset: 1px;
+    box-shadow: 0 0 0 5px #000000;
+  }
+
+  .drawn.asked {
+    z-index: 0;
+    opacity: 0.9;
+  }
+
+  /* Large enough for a finger, half of it outside so that small boxes can still be moved. */
+  .grip {
+    position: absolute;
+    width: 1.5rem;
+    height: 1.5rem;
+    touch-action: none;
+  }
+
+  .grip::after {
+    content: "";
+    position: absolute;
+    inset: 0.45rem;
+    border: 1px solid #111111;
+    border-radius: 2px;
+    background: #ffffff;
+  }
+
+  .fixed .grip {
+    display: none;
+  }
+
+  .grip.nw {
+    top: -0.8rem;
+    left: -0.8rem;
+    cursor: nwse-resize;
+  }
+
+  .grip.ne {
+    top: -0.8rem;
+    right: -0.8rem;
+    cursor: nesw-resize;
+  }
+
+  .grip.sw {
+    bottom: -0.8rem;
+    left: -0.8rem;
+    cursor: nesw-resize;
+  }
+
+  .grip.se {
+    right: -0.8rem;
+    bottom: -0.8rem;
+    cursor: nwse-resize;
+  }
+
   .drawn .number {
-    inset-block-start: auto;
-    inset-block-end: 100%;
-    border-radius: 4px 4px 0 0;
+    top: 0.3rem;
+    left: 0.3rem;
+    border-radius: 4px;
     background: #111111;
     font-size: 0.8125rem;
     line-height: 1.4rem;
-  }
-
-  .draft[tabindex] {
-    pointer-events: auto;
   }
 
   .looking .scan {
@@ -211,23 +288,47 @@ export const photo = css`
     font-variant-numeric: tabular-nums;
   }
 
+  .zoom {
+    display: flex;
+  }
+
+  .zoom button {
+    min-width: 2rem;
+    padding-inline: 0;
+    font-size: 1.125rem;
+    line-height: 1;
+  }
+
   @container groma (max-width: 46rem) {
     .pane {
       margin: 0.5rem 0.5rem 0;
     }
     .tools {
-      flex-wrap: nowrap;
+      gap: 0;
       padding: 0.35rem 0.5rem;
     }
     .status {
       min-width: 0;
-      overflow: hidden;
-      text-overflow: ellipsis;
-      white-space: nowrap;
     }
     .tools .quiet {
-      flex: none;
-      padding-inline: 0.5rem;
+      padding-inline: 0.45rem;
+    }
+    .invitation {
+      padding: 1.25rem 1rem 1rem;
+    }
+    .stage:has(.invitation) {
+      overflow: visible;
+    }
+  }
+
+  @container groma (max-width: 26rem) {
+    .status {
+      flex-basis: 100%;
+      padding-inline: 0.45rem;
+    }
+    .tools .quiet {
+      padding-inline: 0.3rem;
+      font-size: 0.8125rem;
     }
   }
 

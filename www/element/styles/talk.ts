@@ -164,6 +164,10 @@ export const talk = css`
     }
   }
 
+  .again {
+    margin: 0.35rem 0 0 -0.65rem;
+  }
+
   .foot {
     margin-top: 0.35rem;
     color: var(--soft);
@@ -344,6 +348,22 @@ export const talk = css`
     }
     .task {
       flex: none;
+    }
+  }
+
+  @media (forced-colors: active) {
+    /* Colours of the system; what was told by a background is told by a line. */
+    .task[aria-checked="true"],
+    .phrase[aria-pressed="true"],
+    .phrase.active {
+      outline: 2px solid Highlight;
+      outline-offset: -2px;
+    }
+    .chip,
+    .question,
+    .line,
+    progress {
+      border: 1px solid CanvasText;
     }
   }
 `;
