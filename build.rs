@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use naga::{AddressSpace, ScalarKind, TypeInner};
@@ -43,11 +44,30 @@ struct Permutation {
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=build.rs");
+    commit();
     if let Err(e) = generate() {
         for line in e.to_string().lines() {
             println!("cargo::error={line}");
         }
         std::process::exit(1);
+    }
+}
+
+/// Tells the library which commit it is built from, where this is a clone: `bench` says so.
+fn commit() {
+    let git = |args: &[&str]| {
+        let out = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8(out.stdout).ok()?.trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return };
+    println!("cargo::rustc-env=GROMA_COMMIT={commit}");
+    // HEAD names a branch, whose file moves with every commit, or lies among the packed ones
+    let branch = git(&["symbolic-ref", "-q", "HEAD"]);
+    for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
+        let path = git(&["rev-parse", "--git-path", name]).filter(|p| Path::new(p).exists());
+        if let Some(path) = path {
+            println!("cargo::rerun-if-changed={path}");
+        }
     }
 }
 

@@ -1,95 +1,80 @@
-// `npm run bench`: what the built page costs on this machine, in the form of `groma bench --json`. Timings only: counters
-// are the command line's.
+// `npm run bench`: what the model costs in a browser on this machine: the object that `groma bench --json` prints.
+// It wants what `npm run build` makes. --gpu measures WebGPU, --software forces its software adapter, --model another pack of
+// dist/models; RUNS and TOKENS say how much.
 
-import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { root, say, sha256 } from "./lib.mjs";
 import { serve } from "./serve.mjs";
 
-const RUNS = Number(process.env.RUNS ?? 3);
-const PHOTO = join(root, "dist", "samples", "astronaut.png");
-const system = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const device = process.argv.includes("--gpu") ? "gpu" : "cpu";
+const argument = (name) => process.argv.includes(`--${name}`);
+const model = process.argv[process.argv.indexOf("--model") + 1 || process.argv.length] ?? "groma-s";
+const device = argument("gpu") || argument("software") ? "gpu" : "cpu";
+const runs = Number(process.env.RUNS ?? 3);
+const tokens = Number(process.env.TOKENS ?? 64);
+const folder = join(root, "dist", "models", model);
+const description = await readFile(join(folder, "model.json"), "utf8");
 
+/** The page that measures is empty; the module is served beside it. */
+async function hook(_, response, path) {
+  const files = { "/bench/groma.js": "text/javascript", "/bench/groma_bg.wasm": "application/wasm" };
+  if (path === "/bench/") {
+    response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>bench</title>");
+    return true;
+  }
+  if (!(path in files)) return false;
+  const bytes = await readFile(join(root, "www", "pkg", path.slice("/bench/".length)));
+  response.writeHead(200, { "content-type": files[path] }).end(bytes);
+  return true;
+}
+
+/** Runs in the page: loads the pack into memory, then the model onto the device, and measures. */
+async function measure({ description, folder, pack, device, runs, tokens }) {
+  const { default: init, Model, Stop } = await import("/bench/groma.js");
+  await init();
+  const files = new Map();
+  for (const { name, parts } of JSON.parse(description).files) {
+    const all = [];
+    for (const part of parts?.length ? parts : [{ name }]) {
+      const response = await fetch(`${folder}${part.name}`);
+      if (!response.ok) throw new Error(`${part.name}: HTTP ${response.status}`);
+      all.push(await response.arrayBuffer());
+    }
+    files.set(name, new Uint8Array(await new Blob(all).arrayBuffer()));
+  }
+  const reader = { read: (file, offset, length) => files.get(file).subarray(offset, offset + length) };
+  const stop = new Stop();
+  try {
+    const model = await Model.load(description, reader, device, { numerics: "fast" }, stop);
+    const round = (done, all) => console.log(`round ${done + 1} of ${all} …`);
+    return await model.bench(pack, runs, tokens, stop, round);
+  } catch (error) {
+    throw new Error(error.message ?? String(error));
+  }
+}
+
+const { name, quantisation } = JSON.parse(description);
+const pack = JSON.stringify({ name, sha256: await sha256(join(folder, "model.json")), quantisation });
 const { chromium } = await import("@playwright/test");
-const { url, close } = await serve();
+const { url, close } = await serve({ hook });
+const system = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const browser = await chromium.launch({
   ...(existsSync(system) ? { executablePath: system } : {}),
   args: [
     "--no-sandbox",
     "--enable-unsafe-webgpu",
-    ...(process.argv.includes("--software") ? ["--use-webgpu-adapter=swiftshader"] : []),
+    ...(argument("software") ? ["--use-webgpu-adapter=swiftshader"] : []),
   ],
 });
-const page = await browser.newPage();
-
-/** Waits for an event of the element and gives what `pick` takes of it. */
-function next(name) {
-  return page.evaluate(
-    (event) =>
-      new Promise((done, fail) => {
-        const chat = document.querySelector("groma-chat");
-        chat.addEventListener(event, ({ detail }) => done(JSON.parse(JSON.stringify(detail))), {
-          once: true,
-        });
-        chat.addEventListener("groma-error", ({ detail }) => fail(new Error(detail.error.message)), {
-          once: true,
-        });
-      }),
-    name,
-  );
-}
-
-const timings = [];
-let info;
-let second;
 try {
-  await page.goto(`${url}?device=${device}`);
-  const ready = next("groma-ready");
-  await page.getByRole("button", { name: /^(Load|Start)/ }).click({ timeout: 30_000 });
-  info = await ready;
-  for (let at = 0; at < RUNS; at++) {
-    say(`run ${at + 1} of ${RUNS} …`);
-    const regions = next("groma-regions");
-    await page.locator("input[type=file]").setInputFiles(PHOTO);
-    await regions;
-    const answer = next("groma-answer");
-    await page.getByRole("button", { name: "Describe this photo" }).click();
-    timings.push((await answer).result);
-  }
-  const answer = next("groma-answer");
-  await page.getByRole("textbox", { name: "Ask" }).fill("What else is there?");
-  await page.keyboard.press("Enter");
-  ({ timing: second } = (await answer).result);
+  const page = await browser.newPage();
+  page.on("console", (message) => say(message.text()));
+  await page.goto(`${url}bench/`);
+  const wanted = { description, folder: `${url}models/${model}/`, pack, device, runs, tokens };
+  const report = JSON.parse(await page.evaluate(measure, wanted));
+  process.stdout.write(`${JSON.stringify(report, undefined, 1)}\n`);
 } finally {
   await browser.close();
   close();
 }
-
-const model = join(root, "dist", "models", info.model, "model.json");
-const stage = (name, pick) => {
-  const ms = timings.map(pick).sort((a, b) => a - b);
-  return { name, ms: { median: ms[ms.length >> 1], min: ms[0], runs: ms.length } };
-};
-const result = {
-  schema: 1,
-  commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root }).toString().trim(),
-  pack: {
-    name: info.model,
-    sha256: existsSync(model) ? await sha256(model) : null,
-    quantisation: existsSync(model)
-      ? JSON.parse(await readFile(model, "utf8")).quantisation
-      : info.quantisation,
-  },
-  device: { kind: info.device, name: info.adapter, type: "browser", limits: {} },
-  stages: [
-    stage("vision", ({ timing }) => timing.vision_ms),
-    stage("prefill", ({ timing }) => timing.prefill_ms),
-    stage("decode a token", ({ timing, tokens }) => timing.decode_ms / Math.max(1, tokens.length)),
-  ],
-  decode: { tokens: timings[0].tokens.length },
-  second_question: { prompt: second.prompt, reused: second.reused, prefilled: second.prefilled },
-};
-process.stdout.write(`${JSON.stringify(result, undefined, 1)}\n`);

@@ -26,6 +26,15 @@ export async function buildWasm() {
   say(`wasm: ${(size / 1e6).toFixed(2)} MB`);
 }
 
+/** Clippy over what only the browser gets: the native run never sees it. */
+export async function lintWasm() {
+  const env = await compiler();
+  // Debian's compiler has its own clippy; a mixture of both does not work.
+  const [program, ...rest] = env.RUSTC ? ["/usr/bin/cargo-clippy", "clippy"] : ["cargo", "clippy"];
+  const crate = ["--lib", "--no-default-features", "--target", TARGET];
+  await run(program, [...rest, "--quiet", ...crate, "--", "-D", "warnings"], { env });
+}
+
 /** The version of wasm-bindgen that the crate pins; the tool must have the same. */
 async function version() {
   const manifest = await readFile(join(root, "Cargo.toml"), "utf8");

@@ -7,6 +7,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::tensor::DType;
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -73,8 +75,16 @@ Examples:
   groma verify tests/golden --device cpu
   groma verify tests/golden/tiny --device gpu --dump out")]
     Verify(Verify),
-    /// Measure every stage
-    #[command(after_help = "Example:\n  groma bench --device gpu --json > bench.json")]
+    /// Measure every stage, beside what the device could do
+    ///
+    /// First a small probe measures the device: its f32 rate (a kernel of multiply-adds; on the processor a matrix product on
+    /// all threads) and its bandwidth (a sum over 64 MiB). A stage's floor is the longer of its operations at that rate and
+    /// its bytes at that bandwidth.
+    #[command(after_help = "\
+Examples:
+  groma bench --device gpu --json > bench.json
+  groma bench --side 224
+  groma bench --device gpu --random llama-7b.json --quant q4_0")]
     Bench(Bench),
     /// Say which model and which device would be used
     #[command(after_help = "Example:\n  groma info --model groma-s --json")]
@@ -292,9 +302,40 @@ pub(super) struct Bench {
     /// Tokens that are decoded
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
     pub tokens: usize,
-    /// Side of the picture, in pixels (default: the model's own)
+    /// Measure only the image encoder, for a picture of this many pixels a side
     #[arg(long, value_name = "PIXELS", value_parser = positive)]
     pub side: Option<usize>,
+    /// Measure a config.json with weights of noise that are made on the device; without a perceiver_cfg in it, the language
+    /// model alone
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    pub random: Option<PathBuf>,
+    /// The type of the random weights
+    #[arg(long, value_name = "TYPE", default_value = "q4_0", requires = "random")]
+    pub quant: RandomType,
+}
+
+/// A type of random weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(super) enum RandomType {
+    Q4_0,
+    Q4_1,
+    Q8_0,
+    F16,
+    F32,
+}
+
+impl RandomType {
+    /// As tensors have it.
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::Q4_0 => DType::Q4_0,
+            Self::Q4_1 => DType::Q4_1,
+            Self::Q8_0 => DType::Q8_0,
+            Self::F16 => DType::F16,
+            Self::F32 => DType::F32,
+        }
+    }
 }
 
 /// `groma info`

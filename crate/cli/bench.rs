@@ -1,192 +1,34 @@
-//! `bench`: what every stage costs, in time, arithmetic and bytes.
-//!
-//! A picture that is made here stands for the photo, so that the numbers of two machines speak of the same work.
+//! `bench`: what every stage costs, beside what the device could do. The measuring is the library's.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Instant;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::args::Bench;
 use super::engine::{self, Opened, with_run};
-use super::info;
 use super::out::{Aside, Out};
-use crate::error::{Error, Result};
-use crate::groma::decoder::Ending;
-use crate::groma::preprocess::Rgb;
-use crate::groma::prompt::{self, Row, Turn};
-use crate::groma::sample::Sampler;
-use crate::groma::select;
-use crate::session::{Model, Photo, Request, Sources, Task, Text, photo_tokens_plan};
-use crate::tensor::gpu::{Counters, lower};
-use crate::tensor::plan::{Cancel, Compiled, Run, Step};
-use crate::tensor::{Device, Plan};
-
-/// Decoded tokens that warm up and are not counted.
-const FIRST_TOKENS: usize = 8;
-
-/// A stage and how long each of its runs took.
-#[derive(Debug, Default)]
-struct Stage {
-    name: String,
-    ms: Vec<f64>,
-    flops: u64,
-    bytes: u64,
-    /// What the GPU was asked to do in the last run.
-    counters: Option<Counters>,
-}
-
-impl Stage {
-    /// A stage may be spread over several plans: they are one run of it.
-    fn add_ms(&mut self, ms: f64) {
-        match self.ms.last_mut() {
-            Some(last) => *last += ms,
-            None => self.ms.push(ms),
-        }
-    }
-}
-
-/// Stages in the order of their first run. A round adds up one run of each; [`Stages::take`] collects rounds.
-#[derive(Debug, Default)]
-struct Stages(Vec<Stage>);
-
-impl Stages {
-    fn named(&mut self, name: &str) -> &mut Stage {
-        let at = self.0.iter().position(|s| s.name == name).unwrap_or_else(|| {
-            self.0.push(Stage { name: name.to_owned(), ..Stage::default() });
-            self.0.len() - 1
-        });
-        &mut self.0[at]
-    }
-
-    /// A run of a plan: each of its stages takes what passed between the steps that the device told of. A GPU tells
-    /// nothing of that: it is asked for everything at once.
-    fn add(&mut self, plan: &Plan, ticks: &[(usize, f64)]) {
-        let mut ms: HashMap<&str, f64> = HashMap::new();
-        let (mut done, mut time) = (0, 0.0);
-        for &(to, at) in ticks {
-            if let Some(step) = plan.steps().get(to.saturating_sub(1)).filter(|_| to > done) {
-                *ms.entry(stage_of(step)).or_default() += at - time;
-                (done, time) = (to, at);
-            }
-        }
-        for step in plan.steps() {
-            let stage = self.named(stage_of(step));
-            stage.flops += step.op.flops(plan);
-            stage.bytes += step.op.weight_bytes();
-        }
-        for (name, ms) in ms {
-            self.named(name).add_ms(ms);
-        }
-    }
-
-    fn json(&self) -> Value {
-        let one = |s: &Stage| {
-            let mut ms = s.ms.clone();
-            ms.sort_by(f64::total_cmp);
-            let (median, min) = (ms.get(ms.len() / 2), ms.first());
-            json!({
-                "name": s.name, "ms": { "median": median, "min": min, "runs": ms.len() },
-                "flops": s.flops, "bytes": s.bytes, "floor_ms": null, "counters": s.counters.map(counters_json),
-            })
-        };
-        self.0.iter().map(one).collect()
-    }
-}
-
-/// `encoder.3` belongs to the encoder.
-fn stage_of(step: &Step) -> &str {
-    step.label.split('.').next().unwrap_or_default()
-}
-
-/// What a GPU was asked to do so far; `None` on the processor.
-fn counters(device: &Device) -> Option<Counters> {
-    match device {
-        Device::Gpu(gpu) => Some(gpu.counters()),
-        Device::Cpu(_) => None,
-    }
-}
-
-fn counters_json(c: Counters) -> Value {
-    json!({
-        "dispatches": c.dispatches, "passes": c.passes, "submits": c.submits, "readbacks": c.readbacks,
-        "bind_groups_created": c.bind_groups_created, "buffers_created": c.buffers_created,
-        "bytes_up": c.bytes_up, "bytes_down": c.bytes_down,
-    })
-}
-
-/// A stretch of work under a name: its time, and what the GPU was asked to do in it.
-struct Stretch<'a> {
-    device: &'a Device,
-    start: Instant,
-    before: Option<Counters>,
-}
-
-impl<'a> Stretch<'a> {
-    fn begin(device: &'a Device) -> Self {
-        Self { device, start: Instant::now(), before: counters(device) }
-    }
-
-    fn end(self, stages: &mut Stages, name: &str) {
-        let ms = milliseconds(self.start);
-        let stage = stages.named(name);
-        stage.ms.push(ms);
-        stage.counters = counters(self.device).zip(self.before).map(|(after, before)| after.since(&before));
-    }
-}
-
-/// Runs a plan and, where the device tells, remembers when each of its steps was done.
-async fn timed(compiled: &Compiled, cancel: &Cancel, stages: &mut Stages) -> Result<()> {
-    let (start, ticks) = (Instant::now(), RefCell::new(Vec::new()));
-    let tick = |done, _| ticks.borrow_mut().push((done, milliseconds(start)));
-    let mut run = Run::default();
-    run.cancel = cancel.clone();
-    run.progress = Some(&tick);
-    compiled.run(&run).await?;
-    if compiled.program().is_some() {
-        ticks.borrow_mut().clear();
-    }
-    stages.add(compiled.plan(), &ticks.borrow());
-    Ok(())
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
-/// A picture with edges and gradients of every direction.
-fn picture(side: usize) -> Result<Rgb> {
-    let pixel = |i: usize| {
-        let (x, y) = (i % side * 512 / side, i / side * 512 / side);
-        let ring = ((x * x + y * y) / 900 % 2 * 90) as u8;
-        [(x / 2) as u8 ^ ring, (y / 2) as u8, ((x + y) / 4) as u8 ^ ring]
-    };
-    Rgb::new(side, side, (0..side * side).flat_map(pixel).collect())
-}
+use crate::error::{At, Code, Error, Result};
+use crate::session::Model;
+use crate::session::bench::{self, Options};
+use crate::tensor::DType;
+use crate::tensor::plan::{Cancel, Run};
+use crate::tensor::probe::Rates;
 
 /// Measures.
 pub(super) async fn bench(args: &Bench, cancel: &Cancel) -> Result<ExitCode> {
     let aside = Aside::new(args.output.quiet);
-    let model = engine::load(&args.engine, &aside, cancel).await?;
-    let rgb = picture(args.side.unwrap_or(model.config().image_size))?;
-    let mut stages = Stages::default();
+    let (model, pack, rates) = load(args, &aside, cancel).await?;
+    let mut run = Run::default();
+    run.cancel = cancel.clone();
+    let options = Options { runs: args.runs, tokens: args.tokens, side: args.side, rates, process_peak };
     aside.stage("measuring");
-    let decode = stretch(&model, &rgb, args, cancel, &aside, &mut stages).await?;
-    let second = second_question(&model, &rgb, &aside, cancel).await?;
+    let measured = bench::measure(&model, &options, &run, &|done, all| aside.progress(done, all)).await?;
     aside.clear();
-    let report = json!({
-        "schema": 1,
-        "commit": option_env!("GROMA_COMMIT"),
-        "pack": pack(args)?,
-        "device": info::describe(model.device()),
-        "stages": stages.json(),
-        "decode": decode,
-        "second_question": second,
-        "memory": { "weights": model.weights().bytes(), "kv": kv_bytes(&model), "largest_activation": largest(&model)?, "peak": peak() },
-    });
+    let report = bench::report(&model, pack, rates, &measured)?;
     let mut out = Out::stdout();
     if args.output.json {
         out.json(&report)?
@@ -196,172 +38,89 @@ pub(super) async fn bench(args: &Bench, cancel: &Cancel) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All stages from pixels to tokens, one after the other, `args.runs` times and once to warm up.
-async fn stretch(
-    model: &Rc<Model>,
-    rgb: &Rgb,
-    args: &Bench,
-    cancel: &Cancel,
-    aside: &Aside,
-    stages: &mut Stages,
-) -> Result<Value> {
-    let device = model.device();
-    let vision = model.plan_vision(false, HashMap::new())?;
-    let none = || Error::internal("bench needs a whole model");
-    let proposals = vision.seen.proposals.as_ref().ok_or_else(none)?;
-    let mut decode = Value::Null;
-    for round in 0..=args.runs {
-        aside.progress(round, args.runs + 1);
-        let mut here = Stages::default();
-        let work = Stretch::begin(device);
-        let pixels = model.pixels(rgb);
-        work.end(&mut here, "preprocess");
-        // From pixels to what the host selects from; reading it waits for the GPU.
-        let work = Stretch::begin(device);
-        device.write_f32(&vision.pixels, 0, &pixels)?;
-        timed(&vision.compiled, cancel, &mut here).await?;
-        let read = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
-        work.end(&mut here, "vision");
-        let work = Stretch::begin(device);
-        let c = model.config();
-        let rules =
-            select::Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
-        let selected = select::select(read[0].as_chunks().0, &read[1], &[], &rules)?;
-        work.end(&mut here, "select");
-        let (plan, regions) = photo_tokens_plan(model, &vision.seen.maps, &selected.boxes, false)?;
-        let compiled = plan.compile()?;
-        let work = Stretch::begin(device);
-        timed(&compiled, cancel, &mut here).await?;
-        device.read_f32(&[&regions]).await?;
-        work.end(&mut here, "region_tokens");
-        let rows = rows(model, prompt::describe(), selected.boxes.len())?;
-        let sources = Sources { image: vision.seen.image.as_ref(), regions: Some(&regions) };
-        let mut text = Text::new(model)?;
-        let work = Stretch::begin(device);
-        with_run(aside, cancel, async |run| text.read(&rows, args.tokens, sources, Ending::Greedy, run).await).await?;
-        text.logits().await?;
-        work.end(&mut here, "prefill");
-        let (per_token, counted) = tokens(&mut text, args.tokens, device, aside, cancel).await?;
-        here.named("decode_token").ms.push(per_token);
-        decode = decode_json(model, &mut text, args.tokens, counted)?;
-        if round > 0 {
-            stages.take(here);
+/// The model, what is said of its files, and what the device can do (measured before the weights fill it).
+async fn load(args: &Bench, aside: &Aside, cancel: &Cancel) -> Result<(Rc<Model>, Value, Rates)> {
+    // A missing model is cheaper to find out than a device.
+    let source = match &args.random {
+        Some(path) => Err(configuration(path)?),
+        None => Ok(engine::open(args.engine.model.as_deref())?),
+    };
+    let device = engine::device(args.engine.device, args.engine.numerics).await?;
+    aside.stage("measuring the device");
+    let rates = Rates::measure(&device, &Run::default()).await?;
+    aside.stage("loading the model");
+    match source {
+        Ok(opened) => {
+            let load = async |run: &Run<'_>| Model::load(opened.source(), &device, run).await;
+            let model = with_run(aside, cancel, load).await?;
+            let pack = match &opened {
+                Opened::Checkpoint(_) => {
+                    let path = engine::find(args.engine.model.as_deref())?;
+                    let types: BTreeSet<&str> = model.weights().types().map(DType::as_str).collect();
+                    let types = types.into_iter().collect::<Vec<_>>().join(", ");
+                    json!({ "name": name(&path), "sha256": hash_folder(&path)?, "quantisation": { "all": types } })
+                }
+                Opened::Pack(p) => {
+                    let m = p.index().manifest();
+                    let path = engine::find(args.engine.model.as_deref())?;
+                    let file = if path.is_file() { path } else { path.join("model.json") };
+                    json!({ "name": m.name, "sha256": hash(&[file])?, "quantisation": m.quantisation })
+                }
+            };
+            Ok((model, pack, rates))
         }
-    }
-    Ok(decode)
-}
-
-impl Stages {
-    /// Adds another round's runs.
-    fn take(&mut self, other: Stages) {
-        for stage in other.0 {
-            let mine = self.named(&stage.name);
-            mine.ms.extend(stage.ms);
-            (mine.flops, mine.bytes, mine.counters) = (stage.flops, stage.bytes, stage.counters);
+        Err((json, sha256)) => {
+            let load = async |run: &Run<'_>| Model::random(&json, args.quant.dtype(), &device, run).await;
+            let model = with_run(aside, cancel, load).await?;
+            let pack =
+                json!({ "name": "random", "sha256": sha256, "quantisation": { "all": args.quant.dtype().as_str() } });
+            Ok((model, pack, rates))
         }
     }
 }
 
-/// Milliseconds a token after the first few, and what the GPU was asked to do for them; stop tokens are ignored.
-async fn tokens(
-    text: &mut Text,
-    count: usize,
-    device: &Device,
-    aside: &Aside,
-    cancel: &Cancel,
-) -> Result<(f64, Option<Counters>)> {
-    let first = FIRST_TOKENS.min(count.saturating_sub(1) / 2);
-    let mut sampler = Sampler::new(0.0, 0)?;
-    let (mut at, mut before): (Vec<Instant>, Option<Counters>) = (Vec::new(), None);
-    let mut on = |_| {
-        if at.len() == first {
-            before = counters(device);
-        }
-        at.push(Instant::now());
-        Ok(true)
-    };
-    with_run(aside, cancel, async |run| text.generate(&mut sampler, count, run, &mut on).await).await?;
-    let counted = counters(device).zip(before).map(|(after, before)| after.since(&before));
-    let per_token = match (at.get(first), at.last()) {
-        (Some(from), Some(to)) if at.len() > first + 1 => {
-            to.duration_since(*from).as_secs_f64() * 1e3 / (at.len() - 1 - first) as f64
-        }
-        _ => f64::NAN,
-    };
-    Ok((per_token, counted))
+/// A `config.json`, and the hash of its bytes.
+fn configuration(path: &Path) -> Result<(Value, String)> {
+    let place = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| Error::new(Code::NoModel, format!("can't be read: {e}"))).at(&place)?;
+    let json = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::new(Code::PackInvalid, format!("this is no JSON: {e}")))
+        .at(&place)?;
+    Ok((json, hex(Sha256::digest(&bytes).as_slice())))
 }
 
-fn rows(model: &Model, turn: Turn, regions: usize) -> Result<Vec<Row>> {
-    let ids = model.tokens()?.encode_template(&prompt::build(model.config().chat_template, &[turn.parts]))?;
-    Ok(prompt::expand(&ids, model.config().image_tokens(), regions, &[], model.special()?)?.rows)
+fn name(path: &Path) -> String {
+    let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    folder.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
-fn decode_json(model: &Model, text: &mut Text, count: usize, counted: Option<Counters>) -> Result<Value> {
-    let plan = text.step(Ending::Greedy)?.plan();
-    let (in_layers, other) = match model.device() {
-        Device::Cpu(_) => (None, None),
-        Device::Gpu(gpu) => {
-            let in_layer = |s: &Step| s.label.strip_prefix("decoder.").is_some_and(|n| n.parse::<usize>().is_ok());
-            let all = lower(plan, gpu.traits())?.dispatches;
-            let count = all.iter().filter(|d| in_layer(&plan.steps()[d.step])).count();
-            (Some(count), Some(all.len() - count))
-        }
-    };
-    let bytes: u64 = plan.steps().iter().map(|s| s.op.weight_bytes()).sum();
-    Ok(json!({
-        "tokens": count,
-        "layers": model.config().llm.num_hidden_layers,
-        "dispatches_in_layers": in_layers,
-        "dispatches_other": other,
-        "bytes_per_token": bytes,
-        "ideal_bytes_per_token": bytes,
-        "counters": counted.map(counters_json),
-    }))
+/// The hash of all files of a folder, in the order of their names.
+fn hash_folder(path: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(path).map_err(|e| unreadable(path, &e))?;
+    let mut files: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    files.sort();
+    hash(&files)
 }
 
-/// What a second question about the same photo reads again.
-async fn second_question(model: &Rc<Model>, rgb: &Rgb, aside: &Aside, cancel: &Cancel) -> Result<Value> {
-    with_run(aside, cancel, async |run| {
-        let mut photo = Photo::open(model, rgb, run).await?;
-        let ask = |question: &str| {
-            let task = Task::Ask { question: question.to_owned(), grounded: true, refer: Vec::new() };
-            Request { task, max_tokens: 4, temperature: 0.0, seed: 0 }
-        };
-        photo.ask(&ask("What is this?"), run, &mut |_| {}).await?;
-        let t = photo.ask(&ask("And what is beside it?"), run, &mut |_| {}).await?.timing;
-        Ok(json!({ "prompt": t.prompt, "reused": t.reused, "prefilled": t.prefilled }))
-    })
-    .await
+fn hash(files: &[std::path::PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in files {
+        let mut from = std::fs::File::open(file).map_err(|e| unreadable(file, &e))?;
+        std::io::copy(&mut from, &mut hash).map_err(|e| unreadable(file, &e))?;
+    }
+    Ok(hex(hash.finalize().as_slice()))
 }
 
-fn pack(args: &Bench) -> Result<Value> {
-    Ok(match engine::open(args.engine.model.as_deref())? {
-        Opened::Checkpoint(_) => {
-            json!({ "name": engine::find(args.engine.model.as_deref())?, "sha256": null, "quantisation": null })
-        }
-        Opened::Pack(p) => {
-            let m = p.index().manifest();
-            let hashes: Vec<&str> = m.files.iter().map(|f| f.sha256.as_str()).collect();
-            json!({ "name": m.name, "sha256": hashes, "quantisation": m.quantisation })
-        }
-    })
+fn unreadable(path: &Path, e: &std::io::Error) -> Error {
+    Error::new(Code::NoModel, format!("can't be read: {e}")).at(path.display())
 }
 
-/// Bytes of keys and values of a full context.
-fn kv_bytes(model: &Model) -> usize {
-    let l = &model.config().llm;
-    2 * 4 * l.num_hidden_layers * l.kv_heads() * l.head_width() * model.context_length()
-}
-
-/// Bytes of the largest value of the plan from pixels to regions that does not outlive it.
-fn largest(model: &Model) -> Result<usize> {
-    let vision = model.plan_vision(false, HashMap::new())?;
-    let values = vision.compiled.plan().values().iter().filter(|v| v.resident.is_none());
-    Ok(values.map(|v| 4 * v.shape.iter().product::<usize>()).max().unwrap_or(0))
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The most memory that this process ever had, where the system says so.
-fn peak() -> Option<u64> {
+fn process_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
@@ -369,19 +128,32 @@ fn peak() -> Option<u64> {
 
 /// The same for people.
 fn text(report: &Value) -> String {
-    let mut out = format!("{:<16}{:>12}{:>12}{:>12}{:>12}\n", "stage", "median ms", "min ms", "GFLOP", "MB");
+    let device = &report["device"];
+    let limit = |name: &str| device["limits"][name].as_f64().unwrap_or(0.0) / 1e9;
+    let mut out = format!(
+        "{} on {}: {:.1} GFLOP/s, {:.1} GB/s\n\n",
+        report["pack"]["name"].as_str().unwrap_or_default(),
+        device["name"].as_str().unwrap_or_default(),
+        limit("flops_per_second"),
+        limit("bytes_per_second"),
+    );
+    out.push_str(&format!(
+        "{:<16}{:>12}{:>12}{:>12}{:>12}{:>12}\n",
+        "stage", "median ms", "min ms", "floor ms", "GFLOP", "MB"
+    ));
     for s in report["stages"].as_array().into_iter().flatten() {
-        let cell = |v: &Value, unit: f64, digits: usize| match v.as_f64() {
-            Some(v) => format!("{:>12.digits$}", v / unit),
-            None => format!("{:>12}", "-"),
-        };
+        let cell = |v: &Value, unit: f64, digits: usize| format!("{:>12.digits$}", v.as_f64().unwrap_or(0.0) / unit);
         let name = s["name"].as_str().unwrap_or_default();
         let (median, min) = (cell(&s["ms"]["median"], 1.0, 2), cell(&s["ms"]["min"], 1.0, 2));
+        let floor = cell(&s["floor_ms"], 1.0, 2);
         let (flops, bytes) = (cell(&s["flops"], 1e9, 3), cell(&s["bytes"], 1e6, 2));
-        out.push_str(&format!("{name:<16}{median}{min}{flops}{bytes}\n"));
+        out.push_str(&format!("{name:<16}{median}{min}{floor}{flops}{bytes}\n"));
     }
+    out.push('\n');
     for part in ["decode", "second_question", "memory"] {
-        out.push_str(&format!("{part}: {}\n", report[part]));
+        if !report[part].is_null() {
+            out.push_str(&format!("{part}: {}\n", report[part]));
+        }
     }
     out
 }

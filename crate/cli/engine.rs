@@ -122,7 +122,12 @@ pub(super) async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Res
     let opened = open(engine.model.as_deref())?;
     let device = device(engine.device, engine.numerics).await?;
     aside.stage("loading the model");
-    with_run(aside, cancel, async |run| Model::load(opened.source(), &device, run).await).await
+    let model = with_run(aside, cancel, async |run| Model::load(opened.source(), &device, run).await).await?;
+    if let Device::Gpu(_) = device {
+        aside.stage("warming up");
+        with_run(aside, cancel, async |run| model.warm_up(run).await).await?;
+    }
+    Ok(model)
 }
 
 /// Runs something that tells its progress and can be stopped.

@@ -40,14 +40,9 @@ impl Memory {
         let l = &c.llm;
         let state = device.zeros("decoder.state", &[state::LEN], DType::U32)?;
         let kv = [capacity, l.kv_heads() * l.head_width()];
+        let place = |name: &str, i: usize| device.zeros(&format!("kv.{name}.{i}"), &kv, DType::F32);
         let caches = (0..l.num_hidden_layers)
-            .map(|i| {
-                Ok(Cache {
-                    k: device.zeros(&format!("kv.k.{i}"), &kv, DType::F32)?,
-                    v: device.zeros(&format!("kv.v.{i}"), &kv, DType::F32)?,
-                    state: state.clone(),
-                })
-            })
+            .map(|i| Ok(Cache { k: place("k", i)?, v: place("v", i)?, state: state.clone() }))
             .collect::<Result<_>>()?;
         Ok(Self {
             caches,
@@ -60,6 +55,26 @@ impl Memory {
             state,
             capacity,
         })
+    }
+
+    /// Room for `capacity` positions, of which the first `kept` hold what they held. Tensor by tensor, so that never more
+    /// than one of them is there twice; the caller has dropped the plans that bind them.
+    ///
+    /// # Errors
+    /// `out-of-memory`: the cache is then of no use.
+    pub fn grow(&mut self, device: &Device, capacity: usize, kept: usize) -> Result<()> {
+        for cache in &mut self.caches {
+            for t in [&mut cache.k, &mut cache.v] {
+                let more = device.zeros(t.label(), &[capacity, t.cols()], DType::F32)?;
+                if kept > 0 {
+                    device.copy(t, &more, kept * t.cols())?;
+                }
+                *t = more;
+            }
+        }
+        self.codes = device.zeros("decoder.codes", &[capacity], DType::U32)?;
+        self.capacity = capacity;
+        Ok(())
     }
 }
 

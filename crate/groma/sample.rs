@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 
 use crate::error::{Code, Error, Result};
+use crate::tensor::ops::argmax::first_greatest;
 
 /// Below this a temperature is zero: dividing by it would overflow.
 const COLDEST: f64 = 1e-7;
@@ -31,7 +32,7 @@ impl Sampler {
     /// The next token.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         match &mut self.0 {
-            None => Ok(argmax(logits)),
+            None => u32::try_from(first_greatest(logits)).map_err(|_| Error::internal("more logits than ids")),
             Some(processor) => Ok(processor.sample(&Tensor::new(logits, &Device::Cpu)?)?),
         }
     }
@@ -41,18 +42,6 @@ impl std::fmt::Debug for Sampler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sampler").field("greedy", &self.is_greedy()).finish_non_exhaustive()
     }
-}
-
-/// The index of the largest number, the lowest one on ties; NaN is never the largest.
-#[must_use]
-pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (i, v) in logits.iter().enumerate() {
-        if *v > best.1 {
-            best = (i, *v);
-        }
-    }
-    best.0 as u32
 }
 
 #[cfg(test)]
@@ -70,18 +59,12 @@ mod tests {
                 serde_json::Value::Number(n) => vec![n.as_u64().unwrap() as u32],
                 list => serde_json::from_value(list.clone()).unwrap(),
             };
-            let got: Vec<u32> = x.f32().chunks(*x.shape.last().unwrap()).map(argmax).collect();
+            let got: Vec<u32> =
+                x.f32().chunks(*x.shape.last().unwrap()).map(|row| first_greatest(row) as u32).collect();
             assert_eq!(got, want, "{}", case["id"]);
             seen += 1;
         }
         assert!(seen > 0);
-    }
-
-    #[test]
-    fn ties_go_to_the_lowest_id() {
-        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
-        assert_eq!(argmax(&[f32::NAN, -1.0, -1.0]), 1);
-        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), 0);
     }
 
     #[test]

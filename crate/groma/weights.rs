@@ -337,6 +337,35 @@ impl Weights {
         Ok(all)
     }
 
+    /// Makes all of `specs` on the device, of noise: what a model costs does not depend on what it learned.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `aborted`.
+    pub async fn random(specs: &[Spec], quant: DType, device: &Device, run: &Run<'_>) -> Result<Self> {
+        let mut all = Self::default();
+        for (i, spec) in specs.iter().enumerate() {
+            run.breathe().await?;
+            let rows: usize = spec.sources.iter().map(|(_, shape)| shape[0]).sum();
+            let cols: usize = spec.sources[0].1[1..].iter().product();
+            match spec.kind {
+                Kind::Matrix => {
+                    let dtype = if cols.is_multiple_of(quant.block()) { quant } else { DType::F16 };
+                    all.tensors.insert(spec.name.clone(), device.random(&spec.name, &[rows, cols], dtype)?);
+                }
+                // norms that keep what they norm near 1
+                Kind::Vector => {
+                    let t = device.tensor_f32(&spec.name, &[rows * cols], &vec![0.5; rows * cols])?;
+                    all.tensors.insert(spec.name.clone(), t);
+                }
+                Kind::Host => {
+                    all.host.insert(spec.name.clone(), vec![0.5; rows * cols]);
+                }
+            }
+            run.progress(i + 1, specs.len());
+        }
+        Ok(all)
+    }
+
     async fn add(&mut self, spec: &Spec, source: &dyn Source, device: &Device) -> Result<()> {
         let mut types = Vec::new();
         let mut rows = 0;
@@ -422,6 +451,11 @@ impl Weights {
     /// Weight and bias of a norm or convolution.
     pub(super) fn pair(&self, stem: &str) -> Result<(&Tensor, &Tensor)> {
         Ok((self.get(&format!("{stem}.weight"))?, self.get(&format!("{stem}.bias"))?))
+    }
+
+    /// The types of all matrices.
+    pub fn types(&self) -> impl Iterator<Item = DType> {
+        self.tensors.values().filter(|t| t.shape().len() > 1).map(Tensor::dtype)
     }
 
     /// Bytes of all weights as stored.

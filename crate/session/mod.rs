@@ -8,6 +8,7 @@
 //!
 //! Must never know a file format or a front.
 
+pub mod bench;
 mod model;
 mod photo;
 mod text;
@@ -17,9 +18,8 @@ use serde::Serialize;
 use crate::groma::grounding::Segment;
 
 pub use model::Model;
-pub use photo::Photo;
-#[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub(crate) use photo::plan_tokens as photo_tokens_plan;
+pub use photo::{Photo, without_stop};
 pub use text::{Sources, Text};
 
 /// A numbered box of a photo.

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::photo::plan_tokens;
+use super::text::Text;
 use crate::error::{Code, Error, Result};
 use crate::groma::config::Config;
 use crate::groma::preprocess::{self, Rgb};
@@ -15,7 +17,7 @@ use crate::groma::{bridge, encoder, proposer, region_encoder};
 use crate::pack::Source;
 use crate::tensor::ops::qkv::rope_table;
 use crate::tensor::plan::{Compiled, Run};
-use crate::tensor::{DType, Device, Plan, Tensor};
+use crate::tensor::{DType, Device, Plan, Tensor, probe};
 
 /// A model, ready to look at photos and to answer.
 #[derive(Debug)]
@@ -66,6 +68,31 @@ impl Model {
         let list = specs(&config, components, &|name| source.info(name).map(|i| i.shape));
         let weights = Weights::load(&list, source, device, run).await?;
         let tokens = source.tokenizer()?.map(|json| Tokens::from_bytes(&json)).transpose()?;
+        Self::new(config, components, device, weights, tokens)
+    }
+
+    /// A model of weights that mean nothing, made on the device: for measuring what its configuration costs. It has no
+    /// tokenizer; matrices are of type `quant` where their rows allow it, else f16. A configuration without a
+    /// `perceiver_cfg` is a bare language model.
+    ///
+    /// # Errors
+    /// `pack-invalid` for the configuration; `out-of-memory`, `device-lost`, `aborted`.
+    pub async fn random(json: &serde_json::Value, quant: DType, device: &Device, run: &Run<'_>) -> Result<Rc<Self>> {
+        let config = Config::from_json(json)?;
+        let eyes = json.get("perceiver_cfg").is_some();
+        let components = Components { encoder: eyes, proposer: eyes, regions: eyes, bridge: eyes, llm: true };
+        let list = specs(&config, components, &|_| None);
+        let weights = Weights::random(&list, quant, device, run).await?;
+        Self::new(config, components, device, weights, None)
+    }
+
+    fn new(
+        config: Config,
+        components: Components,
+        device: &Device,
+        weights: Weights,
+        tokens: Option<Tokens>,
+    ) -> Result<Rc<Self>> {
         // a bare language model has no places for image and regions
         let special = tokens.as_ref().filter(|_| config.num_new_token > 0).map(Special::of).transpose()?;
         let l = &config.llm;
@@ -86,6 +113,34 @@ impl Model {
             rope,
             vision: RefCell::new(None),
         }))
+    }
+
+    /// Makes ready what the first photo and the first question would wait for: the device's rate is measured, pipelines
+    /// and the plan of the photo are made. Nothing at all on the processor.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `aborted`.
+    pub async fn warm_up(self: &Rc<Self>, run: &Run<'_>) -> Result<()> {
+        const PARTS: usize = 3;
+        if let Device::Cpu(_) = self.device {
+            return Ok(());
+        }
+        probe::teach_rate(&self.device, run).await?;
+        run.progress(1, PARTS);
+        run.breathe().await?;
+        if self.components.encoder {
+            let vision = self.vision()?;
+            if self.components.regions {
+                plan_tokens(self, &vision.seen.maps, &[[0.5, 0.5, 1.0, 1.0]], false)?.0.prepare()?;
+            }
+        }
+        run.progress(2, PARTS);
+        run.breathe().await?;
+        if self.components.llm {
+            Text::new(self)?.prepare()?;
+        }
+        run.progress(PARTS, PARTS);
+        Ok(())
     }
 
     /// The configuration.
@@ -167,8 +222,8 @@ impl Model {
         Ok(Vision { compiled: p.compile()?, pixels, seen })
     }
 
-    /// The kept plan, made at the first photo.
-    pub(super) fn vision(&self) -> Result<Rc<Vision>> {
+    /// The kept plan from pixels on, made at the first photo or while warming up.
+    pub fn vision(&self) -> Result<Rc<Vision>> {
         if let Some(v) = &*self.vision.borrow() {
             return Ok(v.clone());
         }

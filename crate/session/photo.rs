@@ -12,13 +12,12 @@ use crate::groma::decoder::Ending;
 use crate::groma::grounding::{self, Event, Parser};
 use crate::groma::preprocess::Rgb;
 use crate::groma::prompt::{self, Turn};
-use crate::groma::proposer::Proposals;
 use crate::groma::region_encoder;
 use crate::groma::sample::Sampler;
 use crate::groma::select::{Rules, Selected, from_pixels, list, select, to_pixels};
 use crate::groma::tokens::Part;
-use crate::tensor::plan::Run;
-use crate::tensor::{DType, Plan, Tensor, ops};
+use crate::tensor::plan::{Look, Run, Then};
+use crate::tensor::{DType, Plan, Tensor};
 
 /// A photo that was looked at.
 #[derive(Debug)]
@@ -68,11 +67,11 @@ impl Photo {
         let vision = model.vision()?;
         let device = model.device();
         device.write_f32(&vision.pixels, 0, &model.pixels(rgb))?;
-        vision.compiled.run(run).await?;
-        let seen = keep(model, &vision.seen, run).await?;
-        let proposals =
-            seen.proposals.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no proposer"))?;
-        let mut numbers = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
+        let (seen, copies) = kept(model, &vision.seen)?;
+        let made =
+            vision.seen.proposals.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no proposer"))?;
+        let looks = [Look::all(&made.boxes), Look::all(&made.scores)];
+        let mut numbers = vision.compiled.run_then::<f32>(1, Then { copies: &copies, looks: &looks }, run).await?;
         let scores = numbers.pop().unwrap_or_default();
         let boxes: Vec<[f32; 4]> = numbers.pop().unwrap_or_default().as_chunks::<4>().0.to_vec();
         let own = select(&boxes, &scores, &[], &rules(model))?;
@@ -127,6 +126,12 @@ impl Photo {
         all.map(|(id, (b, score))| Region { id, bbox: to_pixels(b, self.width, self.height), score: *score }).collect()
     }
 
+    /// Bytes of the conversation's cache of keys and values.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.text.as_ref().map_or(0, Text::cache_bytes)
+    }
+
     /// Begins a new conversation about the same photo.
     pub fn reset(&mut self) {
         self.turns.clear();
@@ -141,8 +146,7 @@ impl Photo {
     pub async fn recall(&mut self, task: &Task, tokens: &[u32], run: &Run<'_>) -> Result<()> {
         let question = self.turn(task)?;
         self.choose(run).await?;
-        let stops = self.model.config().llm.eos_token_id.to_vec();
-        let said = tokens.split_last().filter(|(last, _)| stops.contains(last)).map_or(tokens, |(_, said)| said);
+        let said = without_stop(tokens, &self.model.config().llm.eos_token_id.to_vec());
         let answer = self.model.tokens()?.parts(said)?;
         self.turns.push(Said { question, answer });
         Ok(())
@@ -227,8 +231,7 @@ impl Photo {
         parser.finish().iter().for_each(&mut *on);
         timing.decode_ms = ms(start);
         if !tokens.is_empty() {
-            let said = tokens.strip_suffix(&[*tokens.last().unwrap_or(&0)]).filter(|_| stopped == Stopped::End);
-            let answer = known.parts(said.unwrap_or(&tokens))?;
+            let answer = known.parts(without_stop(&tokens, &model.config().llm.eos_token_id.to_vec()))?;
             self.turns.push(Said { question: turn, answer });
         }
         Ok(self.answer(tokens, parser, stopped, timing))
@@ -302,33 +305,29 @@ impl Photo {
     }
 }
 
+/// An answer's tokens without the stop token at its end.
+#[must_use]
+pub fn without_stop<'a>(tokens: &'a [u32], stops: &[u32]) -> &'a [u32] {
+    tokens.split_last().filter(|(last, _)| stops.contains(last)).map_or(tokens, |(_, said)| said)
+}
+
 /// The configuration's rules of selection.
 fn rules(model: &Model) -> Rules {
     let c = model.config();
     Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None }
 }
 
-/// The plan's results, copied so that the next photo can use the plan.
-async fn keep(model: &Model, seen: &Seen, run: &Run<'_>) -> Result<Seen> {
-    let device = model.device();
-    let mut p = Plan::new(device, false);
-    p.stage("photo.keep");
+/// Places for what later questions read of the plan's results, and the copies into them: the next photo can use the plan.
+fn kept(model: &Model, seen: &Seen) -> Result<(Seen, Vec<(Tensor, Tensor)>)> {
+    let mut copies = Vec::new();
     let mut copy = |t: &Tensor| -> Result<Tensor> {
-        let kept = device.zeros(t.label(), t.shape(), t.dtype())?;
-        let from = p.resident(t);
-        ops::copy_into(&mut p, from, &kept)?;
+        let kept = model.device().zeros(t.label(), t.shape(), t.dtype())?;
+        copies.push((t.clone(), kept.clone()));
         Ok(kept)
     };
-    let kept = Seen {
-        image: seen.image.as_ref().map(&mut copy).transpose()?,
-        proposals: match &seen.proposals {
-            Some(s) => Some(Proposals { boxes: copy(&s.boxes)?, scores: copy(&s.scores)? }),
-            None => None,
-        },
-        maps: seen.maps.iter().map(&mut copy).collect::<Result<_>>()?,
-    };
-    p.compile()?.run(run).await?;
-    Ok(kept)
+    let image = seen.image.as_ref().map(&mut copy).transpose()?;
+    let maps = seen.maps.iter().map(&mut copy).collect::<Result<_>>()?;
+    Ok((Seen { image, maps, proposals: None }, copies))
 }
 
 /// The tokens of `boxes` (cx, cy, w, h), `[R, H]`.

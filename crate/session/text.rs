@@ -10,15 +10,15 @@ use crate::groma::prompt::Row;
 use crate::groma::sample::Sampler;
 use crate::tensor::ops::argmax::state;
 use crate::tensor::ops::embed::{KIND_IMAGE, KIND_REGION, KIND_SHIFT, KIND_TOKEN};
-use crate::tensor::plan::{Compiled, Run, Tap};
-use crate::tensor::{Device, Plan, Tensor};
+use crate::tensor::plan::{Compiled, Look, Run, Tap, Then};
+use crate::tensor::{DType, Device, Plan, Tensor};
 
 /// Rows of a prompt that are read at once: few enough that a submit stays short, many enough for a matrix product.
 const CHUNK: usize = 128;
 /// Rows that a GPU's chunk is padded to, so that few plans serve all lengths.
 const PADDED: [usize; 4] = [1, 16, 64, CHUNK];
-/// The smallest cache.
-const MIN_CAPACITY: usize = 512;
+/// What a cache grows by.
+const GROWTH: usize = 256;
 
 /// A conversation's cache and the plans that read and extend it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Text {
     /// An empty conversation.
     pub fn new(model: &Rc<Model>) -> Result<Self> {
         model.rope()?;
-        let memory = Memory::new(&model.device, &model.config, MIN_CAPACITY.min(model.context_length()))?;
+        let memory = Memory::new(&model.device, &model.config, CHUNK)?;
         Ok(Self {
             model: model.clone(),
             memory,
@@ -102,21 +102,41 @@ impl Text {
         self.chunks.clear();
     }
 
-    /// Forgets everything.
-    pub fn forget(&mut self) {
-        self.kept.clear();
+    /// Makes the pipelines that a conversation needs, so that its first prompt does not wait for them.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        let m = self.model.clone();
+        let row = m.device.zeros("decoder.row", &[1, m.config.llm.hidden_size], DType::F32)?;
+        for rows in [1, PADDED[1]] {
+            let mut p = Plan::new(&m.device, false);
+            let (w, source) = (&m.weights, Some(&row));
+            decoder::record_chunk(&mut p, &m.config, w, m.rope()?, &self.memory, source, source, rows, Ending::Greedy)?;
+            p.prepare()?;
+        }
+        Ok(())
     }
 
-    /// Makes room for `rows` positions; what was kept is computed again where the cache has to grow.
+    /// Makes room for `rows` positions; what is kept moves along.
     fn reserve(&mut self, rows: usize) -> Result<()> {
         let rows = rows + CHUNK;
         if rows > self.memory.capacity {
-            self.kept.clear();
+            // the plans hold the old cache
             self.steps.clear();
             self.chunks.clear();
-            self.memory = Memory::new(&self.model.device, &self.model.config, rows.next_multiple_of(MIN_CAPACITY))?;
+            let capacity = rows.next_multiple_of(GROWTH);
+            let grown = self.memory.grow(&self.model.device, capacity, self.kept.len());
+            if grown.is_err() {
+                // some layers are larger than others now: nothing of it can be used
+                self.kept.clear();
+            }
+            grown?;
         }
         Ok(())
+    }
+
+    /// Bytes of the cache of keys and values.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.memory.caches.iter().map(|c| c.k.bytes() + c.v.bytes()).sum()
     }
 
     /// Reads a prompt; what the cache holds of it is not read again. Returns how many rows were.
@@ -195,6 +215,18 @@ impl Text {
         self.chunks.values().flat_map(|c| c.plan().taps())
     }
 
+    /// All plans that were made, for whoever counts.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.steps.values().chain(self.chunks.values()).map(Compiled::plan)
+    }
+
+    /// The token that the device chose last: waits for it.
+    pub async fn chosen(&self) -> Result<u32> {
+        let look = [Look { tensor: &self.memory.state, first: state::TOKEN, count: 1 }];
+        let read = self.model.device.look(&look).await?.concat();
+        read.first().copied().ok_or_else(|| Error::internal("one number was asked for"))
+    }
+
     fn set_state(&self, position: usize, rows: usize, token: u32, chosen: u32) -> Result<()> {
         let mut s = [0; state::LEN];
         let small = |n: usize| u32::try_from(n).map_err(|_| Error::internal("a position beyond u32"));
@@ -241,11 +273,13 @@ impl Text {
         let device = self.model.device.clone();
         let ahead = if matches!(device, Device::Gpu(_)) { HISTORY } else { 1 };
         // the prompt's run has chosen the first one
-        let (mut chosen, mut seen) = (1, 0);
-        while seen < max {
-            run.breathe().await?;
-            // runs double until they fill the ring, so what is new never wraps around its end
-            let new = device.read_u32_part(&self.memory.history, seen % HISTORY, chosen - seen).await?;
+        if max == 0 {
+            return Ok(());
+        }
+        let mut seen = 0;
+        let history = self.memory.history.clone();
+        let mut new = device.look(&[Look { tensor: &history, first: 0, count: 1 }]).await?.concat();
+        while !new.is_empty() {
             for token in new {
                 seen += 1;
                 if !on(token)? || seen == max {
@@ -254,9 +288,12 @@ impl Text {
                 self.kept.push(Row::Token(token));
             }
             // one at first, so that the answer begins at once; then more a look
-            let more = ahead.min(chosen).min(max - chosen);
-            self.step(Ending::Greedy)?.run_times(more, run).await?;
-            chosen += more;
+            run.breathe().await?;
+            let more = ahead.min(seen).min(max - seen);
+            // runs double until they fill the ring, so what is new never wraps around its end
+            let look = [Look { tensor: &history, first: seen % HISTORY, count: more }];
+            let then = Then { copies: &[], looks: &look };
+            new = self.step(Ending::Greedy)?.run_then(more, then, run).await?.concat();
         }
         Ok(())
     }

@@ -127,6 +127,39 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Numbers of the pattern that [`noise`] gives.
+const NOISE: usize = 1 << 15;
+
+/// A pattern of small numbers of a weight type, as files have it, the same at every call: between -1/16 and 1/16.
+///
+/// # Errors
+/// Ids are no weights.
+pub fn noise(dtype: DType) -> Result<Vec<u8>> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bits = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u32
+    };
+    let half = |v: f32| f16::from_f32(v).to_le_bytes();
+    let (quants, scales) = match dtype {
+        DType::F32 => return Ok((0..NOISE).flat_map(|_| unit(bits()).to_le_bytes()).collect()),
+        DType::F16 => return Ok((0..NOISE).flat_map(|_| half(unit(bits()))).collect()),
+        DType::Q8_0 => (32, half(1.0 / 2048.0).to_vec()),
+        DType::Q4_0 => (16, half(1.0 / 128.0).to_vec()),
+        DType::Q4_1 => (16, [half(1.0 / 128.0), half(-1.0 / 16.0)].concat()),
+        DType::U32 => return Err(Error::internal("ids are no weights")),
+    };
+    let block = |_| scales.iter().copied().chain((0..quants).map(|_| bits() as u8)).collect::<Vec<u8>>();
+    Ok((0..NOISE / 32).flat_map(block).collect())
+}
+
+/// A number between -1/16 and 1/16.
+fn unit(bits: u32) -> f32 {
+    (f64::from(bits) / f64::from(u32::MAX) - 0.5) as f32 / 8.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

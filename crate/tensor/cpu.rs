@@ -55,6 +55,24 @@ impl CpuData {
         }
     }
 
+    /// f32 numbers or ids as bytes.
+    pub(crate) fn bytes(&self) -> Result<&[u8]> {
+        match self {
+            CpuData::F32(v) => Ok(bytemuck::cast_slice(v)),
+            CpuData::U32(v) => Ok(bytemuck::cast_slice(v)),
+            CpuData::Blocks { .. } => Err(Error::internal("f32 numbers or ids expected")),
+        }
+    }
+
+    /// The same, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        match self {
+            CpuData::F32(v) => Ok(bytemuck::cast_slice_mut(v)),
+            CpuData::U32(v) => Ok(bytemuck::cast_slice_mut(v)),
+            CpuData::Blocks { .. } => Err(Error::internal("f32 numbers or ids expected")),
+        }
+    }
+
     pub(crate) fn u32_mut(&mut self) -> Result<&mut [u32]> {
         match self {
             CpuData::U32(v) => Ok(v),
@@ -185,8 +203,8 @@ impl CpuIo<'_> {
     }
 }
 
-/// Walks a plan step by step, unit by unit; stops or breathes between units.
-pub(super) async fn run(plan: &Plan, numerics: Numerics, ctx: &Run<'_>) -> Result<()> {
+/// Walks a plan step by step, unit by unit; stops or breathes between units; tells `done` every step that is.
+pub(super) async fn run(plan: &Plan, numerics: Numerics, ctx: &Run<'_>, done: &mut dyn FnMut(usize)) -> Result<()> {
     let mut temps: Vec<Option<Tensor>> = vec![None; plan.values().len()];
     let last = plan.last_uses();
     let device = super::Device::Cpu(numerics);
@@ -208,6 +226,7 @@ pub(super) async fn run(plan: &Plan, numerics: Numerics, ctx: &Run<'_>) -> Resul
                 temps[v.index()] = None;
             }
         }
+        done(s);
         ctx.progress(s + 1, plan.steps().len());
     }
     Ok(())

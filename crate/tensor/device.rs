@@ -6,6 +6,7 @@ use super::{
     blocks::{self, DType},
     cpu::CpuData,
     gpu,
+    plan::Look,
 };
 use crate::error::{Code, Error, Result};
 
@@ -148,6 +149,19 @@ impl Device {
         Ok(Tensor::new(label, shape, dtype, storage))
     }
 
+    /// A tensor of small numbers without meaning, made where it lies.
+    pub fn random(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        match self {
+            Device::Cpu(_) => {
+                let rows: usize = shape.iter().rev().skip(1).product();
+                let bytes = dtype.row_bytes(shape.last().copied().unwrap_or(1))? * rows;
+                let pattern = blocks::noise(dtype)?;
+                self.take(label, shape, dtype, pattern.into_iter().cycle().take(bytes).collect())
+            }
+            Device::Gpu(gpu) => Ok(Tensor::new(label, shape, dtype, Storage::Gpu(gpu.random(label, shape, dtype)?))),
+        }
+    }
+
     /// A tensor of f32 numbers.
     pub fn tensor_f32(&self, label: &str, shape: &[usize], data: &[f32]) -> Result<Tensor> {
         self.tensor(label, shape, DType::F32, bytemuck::cast_slice(data))
@@ -174,23 +188,23 @@ impl Device {
 
     /// Overwrites elements from `first` on. The tensor is f32.
     pub fn write_f32(&self, tensor: &Tensor, first: usize, data: &[f32]) -> Result<()> {
-        match (self, tensor.storage()) {
-            (Device::Cpu(_), Storage::Cpu(cell)) => {
-                cell.write().expect("no twin panics").f32_mut()?[first..first + data.len()].copy_from_slice(data)
-            }
-            (Device::Gpu(gpu), Storage::Gpu(t)) => gpu.write(t, first * 4, bytemuck::cast_slice(data))?,
-            _ => return Err(Error::internal(format!("{} lives on another device", tensor.label()))),
-        }
-        Ok(())
+        self.write(tensor, first, data)
     }
 
     /// Overwrites elements from `first` on. The tensor is u32.
     pub fn write_u32(&self, tensor: &Tensor, first: usize, data: &[u32]) -> Result<()> {
+        self.write(tensor, first, data)
+    }
+
+    fn write<T: Number>(&self, tensor: &Tensor, first: usize, data: &[T]) -> Result<()> {
+        check_range::<T>(tensor, first, data.len())?;
+        let bytes = bytemuck::cast_slice(data);
         match (self, tensor.storage()) {
             (Device::Cpu(_), Storage::Cpu(cell)) => {
-                cell.write().expect("no twin panics").u32_mut()?[first..first + data.len()].copy_from_slice(data)
+                let mut data = cell.write().expect("no twin panics");
+                data.bytes_mut()?[first * 4..first * 4 + bytes.len()].copy_from_slice(bytes);
             }
-            (Device::Gpu(gpu), Storage::Gpu(t)) => gpu.write(t, first * 4, bytemuck::cast_slice(data))?,
+            (Device::Gpu(gpu), Storage::Gpu(t)) => gpu.write(t, first * 4, bytes)?,
             _ => return Err(Error::internal(format!("{} lives on another device", tensor.label()))),
         }
         Ok(())
@@ -198,33 +212,70 @@ impl Device {
 
     /// Reads f32 tensors back, in one wait on a GPU.
     pub async fn read_f32(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
-        match self {
-            Device::Cpu(_) => tensors.iter().map(|t| Ok(t.cpu()?.f32()?.to_vec())).collect(),
-            Device::Gpu(gpu) => {
-                let raw = gpu.read(tensors).await?;
-                Ok(raw.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
-            }
-        }
-    }
-
-    /// Reads `count` numbers of a u32 tensor, from number `first` on.
-    pub async fn read_u32_part(&self, tensor: &Tensor, first: usize, count: usize) -> Result<Vec<u32>> {
-        match self {
-            Device::Cpu(_) => Ok(tensor.cpu()?.u32()?[first..first + count].to_vec()),
-            Device::Gpu(gpu) => Ok(bytemuck::pod_collect_to_vec(&gpu.read_part(tensor, first * 4, count * 4).await?)),
-        }
+        self.look(&tensors.iter().map(|t| Look::all(t)).collect::<Vec<_>>()).await
     }
 
     /// Reads u32 tensors back, in one wait on a GPU.
     pub async fn read_u32(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u32>>> {
-        match self {
-            Device::Cpu(_) => tensors.iter().map(|t| Ok(t.cpu()?.u32()?.to_vec())).collect(),
-            Device::Gpu(gpu) => {
-                let raw = gpu.read(tensors).await?;
-                Ok(raw.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
+        self.look(&tensors.iter().map(|t| Look::all(t)).collect::<Vec<_>>()).await
+    }
+
+    /// Reads tensors, or parts of them, in one wait on a GPU.
+    pub async fn look<T: Number>(&self, looks: &[Look<'_>]) -> Result<Vec<Vec<T>>> {
+        check_looks::<T>(looks)?;
+        let raw = match self {
+            Device::Cpu(_) => looks
+                .iter()
+                .map(|l| Ok(l.tensor.cpu()?.bytes()?[l.first * 4..(l.first + l.count) * 4].to_vec()))
+                .collect::<Result<Vec<_>>>()?,
+            Device::Gpu(gpu) => gpu.read(looks).await?,
+        };
+        Ok(raw.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
+    }
+
+    /// Copies the first `count` numbers of a tensor over those of another.
+    pub fn copy(&self, from: &Tensor, to: &Tensor, count: usize) -> Result<()> {
+        for t in [from, to] {
+            if t.len() < count || t.dtype() != from.dtype() || t.dtype().block_bytes() != 4 {
+                return Err(Error::internal("the tensor can't be copied so").at(t.label()));
             }
         }
+        match self {
+            Device::Cpu(_) => {
+                to.cpu_mut()?.bytes_mut()?[..count * 4].copy_from_slice(&from.cpu()?.bytes()?[..count * 4]);
+                Ok(())
+            }
+            Device::Gpu(gpu) => gpu.copy(from, to, count * 4),
+        }
     }
+}
+
+/// The types of numbers that the host reads and writes.
+pub trait Number: bytemuck::Pod {
+    /// As tensors have it.
+    const DTYPE: DType;
+}
+
+impl Number for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Number for u32 {
+    const DTYPE: DType = DType::U32;
+}
+
+fn check_range<T: Number>(tensor: &Tensor, first: usize, count: usize) -> Result<()> {
+    if tensor.dtype() != T::DTYPE || first + count > tensor.len() {
+        let want = format!("{count} of {} from {first} on", T::DTYPE);
+        return Err(Error::internal("a tensor is not what is read or written")
+            .expected(want, format!("{} of {}", tensor.len(), tensor.dtype()))
+            .at(tensor.label()));
+    }
+    Ok(())
+}
+
+pub(super) fn check_looks<T: Number>(looks: &[Look<'_>]) -> Result<()> {
+    looks.iter().try_for_each(|l| check_range::<T>(l.tensor, l.first, l.count))
 }
 
 fn check_size(label: &str, shape: &[usize], dtype: DType, bytes: usize) -> Result<()> {

@@ -8,9 +8,10 @@ pub mod device;
 pub mod gpu;
 pub mod ops;
 pub mod plan;
+pub mod probe;
 mod upload;
 
 pub use blocks::DType;
-pub use device::{Device, Numerics, Tensor};
+pub use device::{Device, Number, Numerics, Tensor};
 pub use plan::{Plan, Value};
 pub use upload::{Bytes, Upload};

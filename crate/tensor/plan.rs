@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::blocks::DType;
 use super::cpu::{self, CpuIo};
-use super::device::{Device, Tensor};
+use super::device::{Device, Number, Tensor, check_looks};
 use super::gpu;
 use crate::error::{Error, Result};
 
@@ -66,6 +66,22 @@ pub trait Op: Debug {
     fn weight_bytes(&self) -> u64 {
         0
     }
+
+    /// What an operation over a cache does where `past` positions stand in it already, for `bench`.
+    fn cache_work(&self, _past: usize) -> CacheWork {
+        CacheWork::default()
+    }
+}
+
+/// The part of an operation's work that grows with what a cache holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheWork {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes of the cache that must be read at least: each number once.
+    pub ideal_bytes: u64,
+    /// Bytes of it that the kernels read.
+    pub bytes: u64,
 }
 
 /// One recorded operation.
@@ -79,6 +95,14 @@ pub struct Step {
     pub writes: Vec<Value>,
     /// The stage and layer it belongs to: `encoder.3`.
     pub label: String,
+}
+
+impl Step {
+    /// The stage it belongs to: `encoder.3` is a layer of `encoder`.
+    #[must_use]
+    pub fn stage(&self) -> &str {
+        self.label.split('.').next().unwrap_or_default()
+    }
 }
 
 /// How a tapped value is brought into the goldens' form.
@@ -269,6 +293,14 @@ impl Plan {
         last
     }
 
+    /// Makes the kernels that it needs, and nothing else: the first plan of its kind is then ready sooner.
+    pub fn prepare(&self) -> Result<()> {
+        match &self.device {
+            Device::Cpu(_) => Ok(()),
+            Device::Gpu(device) => gpu::prepare(device, self),
+        }
+    }
+
     /// Makes the plan ready to run any number of times: on a GPU all buffers, bind groups and pipelines.
     pub fn compile(self) -> Result<Compiled> {
         let gpu = match &self.device {
@@ -279,6 +311,34 @@ impl Plan {
     }
 }
 
+/// Numbers of a tensor that the host looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The tensor, f32 or u32.
+    pub tensor: &'a Tensor,
+    /// The first number.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+}
+
+impl<'a> Look<'a> {
+    /// The whole tensor.
+    #[must_use]
+    pub fn all(tensor: &'a Tensor) -> Self {
+        Self { tensor, first: 0, count: tensor.len() }
+    }
+}
+
+/// What follows a plan's last step; on a GPU it rides on the same submit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Then<'a> {
+    /// Tensors that are copied into others of their size.
+    pub copies: &'a [(Tensor, Tensor)],
+    /// What the host waits for.
+    pub looks: &'a [Look<'a>],
+}
+
 /// A plan that is ready to run.
 #[derive(Debug)]
 pub struct Compiled {
@@ -287,24 +347,54 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// Runs it: on the CPU to the end; on a GPU everything is submitted, and only readbacks wait.
+    /// Runs it: on the CPU to the end; on a GPU everything is submitted, and only looks wait.
     pub async fn run(&self, ctx: &Run<'_>) -> Result<()> {
-        match (&self.gpu, self.plan.device()) {
-            (Some(program), Device::Gpu(device)) => program.run(device, ctx).await,
-            (_, Device::Cpu(numerics)) => cpu::run(&self.plan, *numerics, ctx).await,
-            (None, Device::Gpu(_)) => Err(Error::internal("a GPU plan without a program")),
-        }
+        self.run_times(1, ctx).await
     }
 
     /// Runs it several times in a row (decode steps advance their own state).
     pub async fn run_times(&self, times: usize, ctx: &Run<'_>) -> Result<()> {
-        if let (Some(program), Device::Gpu(device)) = (&self.gpu, self.plan.device()) {
-            return program.run_times(device, ctx, times).await;
+        self.run_then::<u32>(times, Then::default(), ctx).await.map(drop)
+    }
+
+    /// The same, then copies, then waits for numbers: on a GPU with the last submit, so that a short plan is one submit
+    /// and one wait. `T` is the looks' number type.
+    pub async fn run_then<T: Number>(&self, times: usize, then: Then<'_>, ctx: &Run<'_>) -> Result<Vec<Vec<T>>> {
+        match (&self.gpu, self.plan.device()) {
+            (Some(program), Device::Gpu(device)) => {
+                check_looks::<T>(then.looks)?;
+                let raw = program.run(device, ctx, times, then).await?;
+                Ok(raw.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
+            }
+            (_, device @ Device::Cpu(numerics)) => {
+                for _ in 0..times {
+                    cpu::run(&self.plan, *numerics, ctx, &mut |_| ()).await?;
+                }
+                for (from, to) in then.copies {
+                    device.copy(from, to, from.len())?;
+                }
+                device.look(then.looks).await
+            }
+            (None, Device::Gpu(_)) => Err(Error::internal("a GPU plan without a program")),
         }
-        for _ in 0..times {
-            self.run(ctx).await?;
+    }
+
+    /// Runs it stage by stage and tells `on` the name of each when it is done, on a GPU too: for `bench`, not for speed.
+    pub async fn run_stages(&self, ctx: &Run<'_>, on: &mut dyn FnMut(&str)) -> Result<()> {
+        match (&self.gpu, self.plan.device()) {
+            (Some(program), Device::Gpu(device)) => program.run_stages(device, ctx, &self.plan, on).await,
+            (_, Device::Cpu(numerics)) => {
+                let steps = self.plan.steps();
+                let mut done = |s: usize| {
+                    let stage = steps[s].stage();
+                    if steps.get(s + 1).is_none_or(|next| next.stage() != stage) {
+                        on(stage);
+                    }
+                };
+                cpu::run(&self.plan, *numerics, ctx, &mut done).await
+            }
+            (None, Device::Gpu(_)) => Err(Error::internal("a GPU plan without a program")),
         }
-        Ok(())
     }
 
     /// The recorded plan.

@@ -3,6 +3,7 @@
 //! JavaScript's side of it is `www/worker/wasm.ts`. Everything that fails throws `{ reason, message, details }`, the form
 //! in which errors travel on to the page. Calls on one photo must not overlap; the worker sees to it.
 
+mod bench;
 mod breath;
 mod error;
 mod pack;
@@ -79,10 +80,16 @@ impl Model {
         progress: Option<Function>,
     ) -> Result<Model, Thrown> {
         let report = reporter(progress);
-        let run = run(stop, &report);
+        let tell = |done, all| report.iter().for_each(|f| f(done, all));
         let source = JsPack::open(description.as_bytes(), pack).map_err(thrown)?;
         let device = open_device(&device, &types::debug(debug).map_err(thrown)?).await.map_err(thrown)?;
-        session::Model::load(&source, &device, &run).await.map(Self).map_err(thrown)
+        // one bar: the weights are nine tenths of it, making kernels ready the last
+        let weights: Report = Some(Box::new(|done, all| tell(9 * done, 10 * all)));
+        let model = session::Model::load(&source, &device, &run(stop, &weights)).await.map_err(thrown)?;
+        let warm: Report = Some(Box::new(|done, all| tell(9 * all + done, 10 * all)));
+        model.warm_up(&run(stop, &warm)).await.map_err(thrown)?;
+        tell(1, 1);
+        Ok(Self(model))
     }
 
     /// Tokens that prompt and answer may have together.
@@ -179,9 +186,9 @@ impl Photo {
     }
 }
 
-type Report = Option<Box<dyn Fn(usize, usize)>>;
+type Report<'a> = Option<Box<dyn Fn(usize, usize) + 'a>>;
 
-fn reporter(progress: Option<Function>) -> Report {
+fn reporter(progress: Option<Function>) -> Report<'static> {
     progress.map(|f| {
         Box::new(move |done: usize, all: usize| {
             // A listener that throws must not end the run.
@@ -190,7 +197,7 @@ fn reporter(progress: Option<Function>) -> Report {
     })
 }
 
-fn run<'a>(stop: &Stop, report: &'a Report) -> Run<'a> {
+fn run<'a>(stop: &Stop, report: &'a Report<'_>) -> Run<'a> {
     let mut run = Run::default();
     run.cancel = stop.0.clone();
     run.progress = report.as_deref();

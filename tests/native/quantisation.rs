@@ -10,12 +10,12 @@ use std::rc::Rc;
 
 use groma::groma::decoder::Ending;
 use groma::groma::prompt::{self, Row};
-use groma::groma::sample::argmax;
 use groma::groma::select::{Rules, corners, iou, select};
 use groma::groma::{preprocess, region_encoder};
 use groma::pack::convert::{Options, convert};
 use groma::pack::{Checkpoint, Pack};
 use groma::session::{Model, Sources, Text};
+use groma::tensor::ops::argmax::first_greatest;
 use groma::tensor::plan::Run;
 use groma::tensor::{DType, Device, Numerics, Plan, Tensor};
 use pollster::block_on;
@@ -87,7 +87,7 @@ fn best(model: &Rc<Model>, seen: &Seen, regions: &Tensor, prompt: &[Row], said: 
     let mut out = Vec::new();
     for token in said {
         block_on(text.read(&all, 1, from, Ending::Logits, &Run::default())).expect("it reads");
-        out.push(argmax(&block_on(text.logits()).expect("logits")));
+        out.push(first_greatest(&block_on(text.logits()).expect("logits")) as u32);
         all.push(Row::Token(*token));
     }
     out
@@ -100,7 +100,7 @@ fn generate(model: &Rc<Model>, seen: &Seen, regions: &Tensor, prompt: &[Row], co
     let mut said = Vec::new();
     for _ in 0..count {
         block_on(text.read(&all, 1, from, Ending::Logits, &Run::default())).expect("it reads");
-        said.push(argmax(&block_on(text.logits()).expect("logits")));
+        said.push(first_greatest(&block_on(text.logits()).expect("logits")) as u32);
         all.push(Row::Token(*said.last().expect("just pushed")));
     }
     said

@@ -16,7 +16,7 @@ use crate::groma::sample::Sampler;
 use crate::groma::select::{Rules, Selected, select};
 use crate::groma::tokens::{Part, Tokens};
 use crate::pack::{Checkpoint, Source};
-use crate::session::{Model, Sources, Text, photo_tokens_plan};
+use crate::session::{Model, Sources, Text, photo_tokens_plan, without_stop};
 use crate::tensor::plan::{Run, Tap, TapForm};
 use crate::tensor::{Device, Tensor};
 
@@ -274,12 +274,11 @@ async fn answer(
         Ok(!stops.contains(&token))
     })
     .await?;
-    // the steps past a stop token, where a device ran ahead, have overwritten the logits: read them again up to it
+    // the steps past a stop token, where a device ran ahead, have overwritten the logits: the last row is read again
     let mut all = rows;
     all.extend(tokens[..tokens.len() - 1].iter().map(|t| Row::Token(*t)));
-    let mut again = Text::new(model)?;
-    again.read(&all, 1, from, Ending::Greedy, &Run::default()).await?;
-    let last = again.logits().await?;
+    text.read(&all, 1, from, Ending::Greedy, &Run::default()).await?;
+    let last = text.logits().await?;
     report.tensor(&format!("{id}/llm.logits_last"), &Numbers::f32(&[last.len()], &last), false)?;
     report.result(case, "tokens", json!(tokens));
     if case["expect"].get("text").is_some() {
@@ -342,6 +341,5 @@ fn prompt_ids(report: &mut Report<'_>, model: &Model, tokens: &Tokens, case: &Va
 
 /// An answer as text, special tokens spelled out, the stop token left out.
 fn answer_text(tokens: &Tokens, ids: &[u32], stops: &[u32]) -> Result<String> {
-    let said = ids.split_last().filter(|(last, _)| stops.contains(last)).map_or(ids, |(_, said)| said);
-    tokens.decode(said)
+    tokens.decode(without_stop(ids, stops))
 }

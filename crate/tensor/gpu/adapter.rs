@@ -8,7 +8,7 @@ use super::counters::{Counters, Purpose, Tally};
 use super::kernels::{Kind, Permutation};
 use super::memory::Held;
 use super::variants::Traits;
-use crate::error::{Code, Error, Result};
+use crate::error::{At, Code, Error, Result};
 
 /// Which kind of adapter is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +77,12 @@ pub struct AdapterInfo {
     pub binding: u64,
     /// The largest buffer.
     pub buffer: u64,
+    /// Storage buffers that a kernel may bind.
+    pub storage_buffers: u32,
+    /// Bytes that a workgroup may share.
+    pub workgroup_bytes: u32,
+    /// Threads of a workgroup at most.
+    pub workgroup_threads: u32,
 }
 
 /// An open GPU. Cheap to clone; clones are the same device.
@@ -114,9 +120,16 @@ pub(super) struct Shared {
     pub(super) unsent: AtomicU64,
     info: AdapterInfo,
     fate: Arc<Fate>,
+    /// Buffers of which the browser has not told yet whether there was memory for them.
+    #[cfg(target_arch = "wasm32")]
+    asked: Mutex<Vec<Asked>>,
     layouts: Mutex<HashMap<&'static [(u32, Kind)], Layouts>>,
     pipelines: Mutex<HashMap<&'static str, wgpu::ComputePipeline>>,
 }
+
+/// What the browser will say of an allocation, and the error if it says no.
+#[cfg(target_arch = "wasm32")]
+type Asked = (std::pin::Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>, Error);
 
 type Layouts = (wgpu::BindGroupLayout, wgpu::PipelineLayout);
 
@@ -127,6 +140,12 @@ pub(super) fn lock<T>(cell: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The largest buffer and binding that are asked for: more than any weight of a 7B model needs helps nobody.
 const ENOUGH: u64 = 1 << 30;
+
+/// How long a submit may last on the device, in milliseconds, at the rate that was measured.
+const SUBMIT_MS: u64 = 200;
+
+/// No device is taken to be slower, in floating-point operations a second.
+const SLOWEST: u64 = 10_000_000;
 
 /// First guesses of a rate, low so that the first submits are short.
 const RATE_SOFTWARE: u64 = 4_000_000_000;
@@ -160,6 +179,9 @@ impl Gpu {
             backend: info.backend.to_string(),
             binding: limits.max_storage_buffer_binding_size,
             buffer: limits.max_buffer_size,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_threads: limits.max_compute_invocations_per_workgroup,
         };
         let none = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("none"),
@@ -184,6 +206,8 @@ impl Gpu {
             unsent: AtomicU64::new(0),
             info,
             fate,
+            #[cfg(target_arch = "wasm32")]
+            asked: Mutex::default(),
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
         })))
@@ -217,6 +241,11 @@ impl Gpu {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.0.tally.snapshot()
+    }
+
+    /// The peak of bytes held is counted from now on.
+    pub fn forget_peak(&self) {
+        self.0.tally.forget_peak();
     }
 
     /// Gives everything back. What still runs fails with the code `closed`.
@@ -273,13 +302,55 @@ impl Gpu {
             return Err(out_of_memory(label, size, held));
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.0.device.create_buffer(&descriptor);
+        let refused = scope.pop();
         let made = Held::new(buffer, size, purpose, &self.0.tally);
-        self.check().map_err(|e| match e.code {
-            Code::OutOfMemory => out_of_memory(label, size, held),
-            _ => e.at(label),
-        })?;
+        let error = out_of_memory(label, size, held);
+        #[cfg(not(target_arch = "wasm32"))]
+        if pollster::block_on(refused).is_some() {
+            return Err(error);
+        }
+        // the browser tells it later
+        #[cfg(target_arch = "wasm32")]
+        lock(&self.0.asked).push((Box::pin(refused), error));
+        self.check().at(label)?;
         Ok(made)
+    }
+
+    /// Waits until it is known that every buffer made so far has memory, then looks whether anything went wrong.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) async fn settle(&self) -> Result<()> {
+        let asked = std::mem::take(&mut *lock(&self.0.asked));
+        for (refused, error) in asked {
+            if refused.await.is_some() {
+                lock(&self.0.fate.failure).get_or_insert(error);
+            }
+        }
+        self.check()
+    }
+
+    /// Looks whether anything went wrong. Natively a buffer without memory is known at once.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[expect(clippy::unused_async, reason = "the browser's twin waits")]
+    pub(super) async fn settle(&self) -> Result<()> {
+        self.check()
+    }
+
+    /// Floating-point operations that one submit may hold.
+    pub(super) fn budget(&self) -> u64 {
+        self.0.rate.load(Ordering::Relaxed) / 1000 * SUBMIT_MS
+    }
+
+    /// Tells how many floating-point operations a second were measured: submits are cut by it.
+    pub fn set_rate(&self, flops: u64) {
+        self.0.rate.store(flops.max(SLOWEST), Ordering::Relaxed);
+    }
+
+    /// A long run teaches the rate.
+    pub(super) fn learn(&self, seen: u64) {
+        let old = self.0.rate.load(Ordering::Relaxed);
+        self.set_rate(old / 2 + seen / 2);
     }
 
     /// The layouts of a set of bindings.
@@ -322,7 +393,8 @@ impl Gpu {
 }
 
 fn out_of_memory(label: &str, bytes: u64, held: u64) -> Error {
-    let message = format!("the GPU has no memory for {bytes} bytes more ({held} are in use)");
+    let mib = |n: u64| n as f64 / f64::from(1 << 20);
+    let message = format!("the GPU has no memory for {:.1} MiB more ({:.1} MiB are in use)", mib(bytes), mib(held));
     Error::new(Code::OutOfMemory, message).at(label)
 }
 

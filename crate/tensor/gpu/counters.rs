@@ -95,6 +95,10 @@ impl Tally {
         self.held[purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn forget_peak(&self) {
+        self.peak.store(self.total(), Ordering::Relaxed);
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.held.iter().map(|h| h.load(Ordering::Relaxed)).sum()
     }

@@ -1,16 +1,16 @@
-//! Buffers: tensors in slices, the way in (whole or streamed) and the way out.
+//! Buffers: tensors in slices, the way in (whole) and the way out.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::adapter::{Gpu, lock};
 use super::counters::{Purpose, Tally, add};
-use super::kernels::{Kernel, Read, Write, planes};
 use super::layout::{self, Slice};
-use super::variants::{self, fold};
+use super::upload::FLIGHT;
 use crate::error::{At, Code, Error, Result};
 use crate::tensor::blocks::DType;
 use crate::tensor::device::{Storage, Tensor};
+use crate::tensor::plan::{Look, Then};
 
 /// A buffer that gives its bytes back when it goes, at once and not when a garbage collector finds it.
 #[derive(Debug)]
@@ -39,18 +39,15 @@ impl Drop for Held {
 #[derive(Debug)]
 pub struct GpuTensor {
     pub(super) parts: Vec<(Slice, Held)>,
-    dtype: DType,
+    pub(super) dtype: DType,
     row_bytes: usize,
 }
 
 const TENSOR: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
 
-/// Bytes of raw blocks that may wait in staging before they are submitted.
-const FLIGHT: usize = 8 << 20;
-
 impl Gpu {
-    fn allocate(&self, label: &str, shape: &[usize], dtype: DType, purpose: Purpose) -> Result<GpuTensor> {
+    pub(super) fn allocate(&self, label: &str, shape: &[usize], dtype: DType, purpose: Purpose) -> Result<GpuTensor> {
         let cols = shape.last().copied().unwrap_or(1);
         let rows: usize = shape.iter().rev().skip(1).product();
         let slices = layout::slices(rows, cols, dtype, self.0.traits.binding).at(label)?;
@@ -114,45 +111,73 @@ impl Gpu {
         }
     }
 
-    fn submit_nothing(&self) {
+    pub(super) fn submit_nothing(&self) {
         add(&self.0.tally.submits, 1);
         self.0.unsent.store(0, Ordering::Relaxed);
         self.0.queue.submit([]);
     }
 
-    /// Reads tensors without blocks, in one copy and one wait.
-    pub async fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u8>>> {
-        let parts = tensors.iter().map(|t| gpu_tensor(t)).collect::<Result<Vec<_>>>()?;
-        let pieces: Vec<_> = parts.iter().flat_map(|t| &t.parts).map(|(s, held)| (held, 0, s.raw)).collect();
-        let mut read = self.fetch(&pieces).await?.into_iter();
-        Ok(parts.iter().map(|t| read.by_ref().take(t.parts.len()).flatten().collect()).collect())
-    }
-
-    /// Reads `count` bytes from byte `first` on of a tensor that lies in one buffer; both are multiples of four.
-    pub async fn read_part(&self, tensor: &Tensor, first: usize, count: usize) -> Result<Vec<u8>> {
-        let [(slice, held)] = &gpu_tensor(tensor)?.parts[..] else {
-            return Err(Error::internal(format!("{} lies in several buffers", tensor.label())));
-        };
-        if first + count > slice.raw {
-            return Err(Error::internal(format!("{} is shorter than what is read", tensor.label())));
-        }
-        Ok(self.fetch(&[(held, first as u64, count)]).await?.concat())
-    }
-
-    /// Bytes of buffers: where they begin, how many.
-    async fn fetch(&self, pieces: &[(&Held, u64, usize)]) -> Result<Vec<Vec<u8>>> {
-        self.check()?;
-        let total: usize = pieces.iter().map(|(_, _, raw)| raw.next_multiple_of(4)).sum();
-        let staging = self.staging(total)?;
-        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-        let mut at = 0;
-        for (held, first, raw) in pieces {
-            let bytes = raw.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&held.buffer, *first, &staging.buffer, at, bytes);
-            at += bytes;
-        }
+    /// Ends an encoder: its commands are on their way, and with them all writes before.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) {
         add(&self.0.tally.submits, 1);
+        self.0.unsent.store(0, Ordering::Relaxed);
         self.0.queue.submit([encoder.finish()]);
+    }
+
+    pub(super) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
+        self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+    }
+
+    /// Copies the first bytes of a tensor over those of another.
+    pub fn copy(&self, from: &Tensor, to: &Tensor, bytes: usize) -> Result<()> {
+        let mut encoder = self.encoder("copy");
+        encode_copy(&mut encoder, from, to, bytes)?;
+        self.submit(encoder);
+        self.check()
+    }
+
+    /// Reads numbers of tensors without blocks, in one submit and one wait.
+    pub async fn read(&self, looks: &[Look<'_>]) -> Result<Vec<Vec<u8>>> {
+        self.settle().await?;
+        let mut encoder = self.encoder("read");
+        let Some(reading) = self.follow(&mut encoder, Then { copies: &[], looks })? else { return Ok(Vec::new()) };
+        self.submit(encoder);
+        self.finish(reading).await
+    }
+
+    /// Encodes what follows a plan: copies, then what is to be read.
+    pub(super) fn follow(&self, encoder: &mut wgpu::CommandEncoder, then: Then<'_>) -> Result<Option<Reading>> {
+        self.check()?;
+        for (from, to) in then.copies {
+            encode_copy(encoder, from, to, from.bytes())?;
+        }
+        if then.looks.is_empty() {
+            return Ok(None);
+        }
+        let total = then.looks.iter().map(|l| l.count * 4).sum();
+        let staging = self.staging(total)?;
+        let mut at = 0;
+        for look in then.looks {
+            // a tensor may lie in several buffers
+            let (from, to) = (look.first * 4, (look.first + look.count) * 4);
+            let mut before = 0;
+            for (slice, held) in &gpu_tensor(look.tensor)?.parts {
+                let (first, end) = (from.max(before), to.min(before + slice.raw));
+                if first < end {
+                    let count = (end - first) as u64;
+                    encoder.copy_buffer_to_buffer(&held.buffer, (first - before) as u64, &staging.buffer, at, count);
+                    at += count;
+                }
+                before += slice.raw;
+            }
+        }
+        Ok(Some(Reading { staging, counts: then.looks.iter().map(|l| l.count * 4).collect() }))
+    }
+
+    /// Waits for what was to be read.
+    pub(super) async fn finish(&self, reading: Reading) -> Result<Vec<Vec<u8>>> {
+        let Reading { staging, counts } = reading;
+        let total: usize = counts.iter().sum();
         let (tx, rx) = flume::bounded(1);
         staging.buffer.map_async(wgpu::MapMode::Read, 0..total as u64, move |result| {
             // whoever waited may be gone
@@ -173,10 +198,10 @@ impl Gpu {
             .get_mapped_range(0..total as u64)
             .map_err(|e| Error::internal(format!("mapped data can't be read: {e}")))?;
         let mut at = 0;
-        let mut out = Vec::with_capacity(pieces.len());
-        for (_, _, raw) in pieces {
-            out.push(view[at..at + raw].to_vec());
-            at += raw.next_multiple_of(4);
+        let mut out = Vec::with_capacity(counts.len());
+        for count in counts {
+            out.push(view[at..at + count].to_vec());
+            at += count;
         }
         drop(view);
         staging.buffer.unmap();
@@ -190,8 +215,8 @@ impl Gpu {
         if let Some(i) = idle.iter().position(|h| h.bytes >= bytes as u64) {
             return Ok(idle.swap_remove(i));
         }
-        // a larger one takes the smaller one's place
-        idle.pop();
+        // a larger one takes the place of all that were too small
+        idle.clear();
         drop(idle);
         let size = bytes.next_power_of_two().max(4096);
         self.buffer("staging", size, Purpose::Temporary, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
@@ -208,29 +233,35 @@ impl Gpu {
     #[cfg(target_arch = "wasm32")]
     #[expect(clippy::unused_self, reason = "the native twin needs it")]
     fn delay(&self) {}
+}
 
-    /// Begins a tensor whose bytes come piece by piece.
-    pub fn begin(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Upload> {
-        let tensor = self.allocate(label, shape, dtype, Purpose::Weights)?;
-        let staging = if tensor.parts.iter().any(|(s, _)| s.scales > 0) {
-            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-            Some(self.buffer("staging blocks", STAGING_BYTES, Purpose::Temporary, usage)?)
-        } else {
-            None
-        };
-        Ok(Upload {
-            gpu: self.clone(),
-            label: label.to_owned(),
-            shape: shape.to_vec(),
-            unit: unit(dtype),
-            tensor,
-            staging,
-            part: 0,
-            at: 0,
-            carry: Vec::new(),
-            flight: 0,
-        })
+/// What was copied out and is waited for.
+#[derive(Debug)]
+pub(super) struct Reading {
+    staging: Held,
+    /// Bytes of every look.
+    counts: Vec<usize>,
+}
+
+/// Copies bytes between tensors that are cut alike.
+fn encode_copy(encoder: &mut wgpu::CommandEncoder, from: &Tensor, to: &Tensor, bytes: usize) -> Result<()> {
+    let (a, b) = (gpu_tensor(from)?, gpu_tensor(to)?);
+    let mut at = 0;
+    for ((slice, from_part), (other, to_part)) in a.parts.iter().zip(&b.parts) {
+        if at >= bytes {
+            break;
+        }
+        let count = (bytes - at).min(slice.raw);
+        if count > other.raw || (count < bytes - at && slice.raw != other.raw) {
+            return Err(Error::internal("tensors in several buffers can't be copied so").at(to.label()));
+        }
+        encoder.copy_buffer_to_buffer(&from_part.buffer, 0, &to_part.buffer, 0, count as u64);
+        at += count;
     }
+    if at < bytes {
+        return Err(Error::internal("the copy is longer than its tensors").at(to.label()));
+    }
+    Ok(())
 }
 
 /// The GPU's side of a tensor.
@@ -239,209 +270,6 @@ pub(super) fn gpu_tensor(t: &Tensor) -> Result<&GpuTensor> {
         Storage::Gpu(g) => Ok(g),
         Storage::Cpu(_) => Err(Error::internal(format!("{} lives on the CPU", t.label()))),
     }
-}
-
-/// Raw bytes of the staging buffer of an upload: what one kernel lays out at once.
-const STAGING_BYTES: usize = 2 << 20;
-
-/// Bytes that go together: whole words, and as many blocks as share a word of scales.
-fn unit(dtype: DType) -> usize {
-    match dtype {
-        DType::Q8_0 => 68,
-        DType::Q4_0 => 36,
-        DType::Q4_1 => 20,
-        DType::F32 | DType::F16 | DType::U32 => 4,
-    }
-}
-
-/// Where streamed bytes are: in this process, or outside of it (a JavaScript array).
-pub trait Bytes {
-    /// How many.
-    fn len(&self) -> usize;
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Copies a few bytes from `at` on.
-    fn copy(&self, at: usize, out: &mut [u8]);
-    /// Writes `count` bytes from `at` on into a buffer.
-    fn send(&self, gpu: &Gpu, at: usize, count: usize, buffer: &wgpu::Buffer, offset: u64);
-}
-
-impl Bytes for [u8] {
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
-    }
-
-    fn copy(&self, at: usize, out: &mut [u8]) {
-        out.copy_from_slice(&self[at..at + out.len()]);
-    }
-
-    fn send(&self, gpu: &Gpu, at: usize, count: usize, buffer: &wgpu::Buffer, offset: u64) {
-        gpu.send(buffer, offset, &self[at..at + count]);
-    }
-}
-
-/// A tensor on its way: bytes as files have them, in order, cut anywhere. Nothing but the bytes of one unit stays here.
-#[derive(Debug)]
-pub struct Upload {
-    gpu: Gpu,
-    label: String,
-    shape: Vec<usize>,
-    unit: usize,
-    tensor: GpuTensor,
-    staging: Option<Held>,
-    /// The slice that is being filled, and how many of its raw bytes it has.
-    part: usize,
-    at: usize,
-    /// The beginning of a unit whose end has not come yet.
-    carry: Vec<u8>,
-    /// Bytes written since the last wait.
-    flight: usize,
-}
-
-impl Upload {
-    /// Takes the next bytes.
-    pub async fn write<B: Bytes + ?Sized>(&mut self, bytes: &B) -> Result<()> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let Some((slice, _)) = self.tensor.parts.get(self.part) else {
-                return Err(Error::new(Code::PackInvalid, "the tensor has more bytes than its shape").at(&self.label));
-            };
-            let left = slice.raw - self.at - self.carry.len();
-            let mut count = (bytes.len() - at).min(left);
-            let ends = count == left;
-            if !self.carry.is_empty() || (count < self.unit && !ends) || (ends && !count.is_multiple_of(self.unit)) {
-                // a unit across a cut, or the slice's last one, goes by hand
-                let body = if self.carry.is_empty() { count / self.unit * self.unit } else { 0 };
-                if body > 0 {
-                    count = body;
-                    self.send(bytes, at, count)?;
-                } else {
-                    count = count.min(self.unit - self.carry.len());
-                    let start = self.carry.len();
-                    self.carry.resize(start + count, 0);
-                    bytes.copy(at, &mut self.carry[start..]);
-                    self.flush_carry(count == left)?;
-                }
-            } else {
-                count = (count / self.unit * self.unit).min(STAGING_BYTES / self.unit * self.unit);
-                self.send(bytes, at, count)?;
-            }
-            at += count;
-            self.flight += count;
-            if self.flight >= FLIGHT {
-                self.flight = 0;
-                self.gpu.submit_nothing();
-                self.gpu.done().await;
-                self.gpu.check().at(&self.label)?;
-            }
-            if self.tensor.parts.get(self.part).is_some_and(|(s, _)| self.at == s.raw) {
-                self.part += 1;
-                self.at = 0;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the carried unit if it is whole, or the slice ends with it.
-    fn flush_carry(&mut self, ends: bool) -> Result<()> {
-        if self.carry.len() < self.unit && !ends {
-            return Ok(());
-        }
-        let mut carry = std::mem::take(&mut self.carry);
-        let real = carry.len();
-        carry.resize(self.unit, 0);
-        self.send(carry.as_slice(), 0, self.unit)?;
-        self.at -= self.unit - real;
-        carry.clear();
-        self.carry = carry;
-        Ok(())
-    }
-
-    /// Sends whole units to where the slice has got to.
-    fn send<B: Bytes + ?Sized>(&mut self, bytes: &B, at: usize, count: usize) -> Result<()> {
-        let mut done = 0;
-        while done < count {
-            let part = (count - done).min(STAGING_BYTES / self.unit * self.unit);
-            let (slice, held) = &self.tensor.parts[self.part];
-            match &self.staging {
-                None => bytes.send(&self.gpu, at + done, part, &held.buffer, self.at as u64),
-                Some(staging) => {
-                    bytes.send(&self.gpu, at + done, part, &staging.buffer, 0);
-                    let job = Job { first: self.at / self.unit, units: part / self.unit, slice: *slice };
-                    lay(&self.gpu, self.tensor.dtype, &job, &staging.buffer, &held.buffer)?;
-                }
-            }
-            self.at += part;
-            done += part;
-        }
-        Ok(())
-    }
-
-    /// The tensor, once all bytes have come.
-    pub fn finish(self) -> Result<Tensor> {
-        if self.part < self.tensor.parts.len() {
-            let want: usize = self.tensor.parts.iter().map(|(s, _)| s.raw).sum();
-            let got: usize = self.tensor.parts[..self.part].iter().map(|(s, _)| s.raw).sum();
-            let got = got + self.at + self.carry.len();
-            return Err(Error::new(Code::PackInvalid, "the tensor ends early").expected(want, got).at(&self.label));
-        }
-        self.gpu.check().at(&self.label)?;
-        let dtype = self.tensor.dtype;
-        Ok(Tensor::new(&self.label, &self.shape, dtype, Storage::Gpu(self.tensor)))
-    }
-}
-
-struct Job {
-    first: usize,
-    units: usize,
-    slice: Slice,
-}
-
-/// Lays the blocks of a staging buffer into a slice's planes. The write into staging and this submit are in order.
-fn lay(gpu: &Gpu, dtype: DType, job: &Job, raw: &wgpu::Buffer, w: &wgpu::Buffer) -> Result<()> {
-    let number = super::lower::size;
-    let call = planes::Planes {
-        format: variants::weight_format(dtype, 32),
-        raw: Read(super::kernels::Bind::None),
-        w: Write(super::kernels::Bind::None),
-        params: planes::Params {
-            units: number(job.units)?,
-            first: number(job.first)?,
-            blocks: number(job.slice.scales * 16 / if dtype == DType::Q8_0 { 32 } else { 16 })?,
-            scales: number(job.slice.scales * 4)?,
-        },
-    }
-    .call();
-    let device = &gpu.0.device;
-    let params =
-        gpu.buffer("upload", 16, Purpose::Temporary, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-    gpu.send(&params.buffer, 0, &call.params);
-    let (layout, _) = gpu.layouts(call.permutation.bindings);
-    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("upload"),
-        layout: &layout,
-        entries: &[
-            wgpu::BindGroupEntry { binding: 0, resource: params.buffer.as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 1, resource: raw.as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 2, resource: w.as_entire_binding() },
-        ],
-    });
-    add(&gpu.0.tally.bind_groups, 1);
-    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("upload") });
-    {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&gpu.pipeline(call.permutation));
-        pass.set_bind_group(0, &group, &[]);
-        let [x, y] = fold(job.units.div_ceil(64));
-        pass.dispatch_workgroups(x, y, 1);
-    }
-    add(&gpu.0.tally.dispatches, 1);
-    add(&gpu.0.tally.passes, 1);
-    add(&gpu.0.tally.submits, 1);
-    gpu.0.queue.submit([encoder.finish()]);
-    Ok(())
 }
 
 impl GpuTensor {

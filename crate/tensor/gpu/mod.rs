@@ -13,13 +13,18 @@ pub mod layout;
 mod lower;
 mod memory;
 mod program;
+mod random;
 #[cfg(target_arch = "wasm32")]
 mod raw;
+mod slots;
+mod upload;
 pub mod variants;
 
 pub use adapter::{AdapterInfo, Gpu, Options, Want};
 pub use counters::{Counters, Purpose};
 pub(crate) use lower::size;
 pub use lower::{Dispatch, Lower, Recording, Scrap, Scratch, WeightSlice, lower};
-pub use memory::{Bytes, GpuTensor, Upload};
-pub use program::{Program, Slots};
+pub use memory::GpuTensor;
+pub use program::{Program, prepare};
+pub use slots::Slots;
+pub use upload::{Bytes, Upload};

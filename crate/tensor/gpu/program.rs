@@ -1,16 +1,18 @@
 //! A plan made ready: buffers for its temporaries, bind groups, pipelines. Running it allocates nothing.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::adapter::{Gpu, lock};
+use super::adapter::Gpu;
 use super::counters::{Purpose, add};
 use super::kernels::{Bind, Kind};
 use super::lower::{Recording, lower};
-use super::memory::{Held, gpu_tensor};
+use super::memory::{Held, Reading, gpu_tensor};
+use super::slots::Slots;
 use crate::error::{At, Error, Result};
-use crate::tensor::plan::{Plan, Run};
+use crate::tensor::plan::{Plan, Run, Then};
 
 /// One dispatch, ready.
 #[derive(Debug)]
@@ -18,23 +20,21 @@ struct Ready {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     groups: [u32; 2],
-    /// Floating-point operations, as far as is known.
-    flops: u64,
+    /// The step of the plan that it belongs to.
+    step: usize,
 }
 
 /// A plan that is ready to run on a GPU.
 #[derive(Debug)]
 pub struct Program {
     ready: Vec<Ready>,
-    flops: u64,
+    /// Floating-point operations of every dispatch, as far as is known.
+    costs: Vec<u64>,
     names: Vec<&'static str>,
     /// Kept alive: temporaries (shared with other programs), parameters and tables.
     _temporaries: Vec<Arc<Held>>,
     _own: Vec<Held>,
 }
-
-/// How long a submit may last on the device, in milliseconds.
-const SUBMIT_MS: u64 = 120;
 
 /// Parameters of different dispatches lie this far apart: the offset alignment that every device grants.
 const ALIGN: usize = 256;
@@ -50,8 +50,7 @@ impl Program {
         let tables = tables(gpu, &recording)?;
         let (params, offsets) = params(gpu, &recording)?;
         let mut ready = Vec::with_capacity(recording.dispatches.len());
-        let shares = shares(plan, &recording);
-        for ((dispatch, offset), flops) in recording.dispatches.iter().zip(&offsets).zip(shares) {
+        for (dispatch, offset) in recording.dispatches.iter().zip(&offsets) {
             let call = &dispatch.call;
             let (layout, _) = gpu.layouts(call.permutation.bindings);
             let mut entries = Vec::with_capacity(call.binds.len() + 1);
@@ -89,14 +88,14 @@ impl Program {
             });
             add(&gpu.0.tally.bind_groups, 1);
             let pipeline = gpu.pipeline(call.permutation);
-            ready.push(Ready { pipeline, group, groups: dispatch.groups, flops });
+            ready.push(Ready { pipeline, group, groups: dispatch.groups, step: dispatch.step });
             gpu.check().at(call.permutation.name).at(&plan.steps()[dispatch.step].label)?;
         }
         let names = recording.dispatches.iter().map(|d| d.call.permutation.name).collect();
         let mut own = tables;
         own.push(params);
-        let flops = ready.iter().map(|r| r.flops).sum();
-        Ok(Self { ready, flops, names, _temporaries: temporaries, _own: own })
+        let costs = shares(plan, &recording);
+        Ok(Self { ready, costs, names, _temporaries: temporaries, _own: own })
     }
 
     /// Dispatches of one run.
@@ -111,86 +110,125 @@ impl Program {
         &self.names
     }
 
-    /// Runs the plan once.
-    pub async fn run(&self, gpu: &Gpu, ctx: &Run<'_>) -> Result<()> {
-        self.run_times(gpu, ctx, 1).await
+    /// Runs the plan `times` times without looking at the results in between: what changes from run to run lies in
+    /// buffers that kernels advance. Work is cut into submits that last a fraction of a second; at most two are under
+    /// way. The last one takes the copies and the looks with it.
+    pub async fn run(&self, gpu: &Gpu, ctx: &Run<'_>, times: usize, then: Then<'_>) -> Result<Vec<Vec<u8>>> {
+        let all = self.ready.len() * times;
+        gpu.settle().await?;
+        let reading = self.submits(gpu, ctx, 0..all, Some(then)).await?;
+        gpu.nudge();
+        match reading {
+            Some(reading) => gpu.finish(reading).await,
+            None => gpu.check().map(|()| Vec::new()),
+        }
     }
 
-    /// Runs the plan several times without looking at the results in between: what changes from run to run lies in
-    /// buffers that kernels advance. Work is cut into submits that last a fraction of a second; at most two are under way.
-    pub async fn run_times(&self, gpu: &Gpu, ctx: &Run<'_>, times: usize) -> Result<()> {
-        let all = self.ready.len() * times;
+    /// Runs the plan once, stage by stage, and waits for each of them.
+    pub async fn run_stages(&self, gpu: &Gpu, ctx: &Run<'_>, plan: &Plan, on: &mut dyn FnMut(&str)) -> Result<()> {
+        gpu.settle().await?;
         let mut next = 0;
-        let mut before = None;
-        while next < all {
+        while let Some(first) = self.ready.get(next) {
+            let stage = plan.steps()[first.step].stage();
+            let same = self.ready[next..].iter().take_while(|r| plan.steps()[r.step].stage() == stage).count();
+            self.submits(gpu, ctx, next..next + same, None).await?;
+            gpu.done().await;
+            gpu.check()?;
+            on(stage);
+            next += same;
+        }
+        Ok(())
+    }
+
+    /// Submits dispatches (counted through all repetitions) in slices, the last one with what follows.
+    async fn submits(
+        &self,
+        gpu: &Gpu,
+        ctx: &Run<'_>,
+        range: Range<usize>,
+        then: Option<Then<'_>>,
+    ) -> Result<Option<Reading>> {
+        let (mut next, end) = (range.start, range.end);
+        let mut before: Option<Submitted> = None;
+        loop {
             ctx.breathe().await?;
             gpu.check()?;
-            let budget = gpu.0.rate.load(Ordering::Relaxed) / 1000 * SUBMIT_MS;
-            let (end, flops) = self.slice(next, all, budget);
-            self.submit(gpu, next, end);
-            next = end;
-            ctx.progress(next, all);
-            if next == all && before.is_none() {
-                break;
+            let (to, flops) = slice(&self.costs, next..end, gpu.budget());
+            let mut encoder = self.encode(gpu, next..to);
+            let reading = match then.filter(|_| to == end) {
+                Some(then) => gpu.follow(&mut encoder, then)?,
+                None => None,
+            };
+            gpu.submit(encoder);
+            next = to;
+            ctx.progress(next, end);
+            if next == end && before.is_none() {
+                return Ok(reading);
             }
-            let done = gpu.done();
-            if let Some((waiting, start, flops)) = before.take() {
-                let waiting: std::pin::Pin<Box<dyn Future<Output = ()>>> = waiting;
-                waiting.await;
-                learn(gpu, flops, start);
+            let done: Pin<Box<dyn Future<Output = ()>>> = Box::pin(gpu.done());
+            if let Some(earlier) = before.take() {
+                earlier.done.await;
+                learn(gpu, earlier.flops, earlier.start);
             }
-            if next < all {
-                let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(done);
-                before = Some((done, web_time::Instant::now(), flops));
+            if next == end {
+                return Ok(reading);
             }
+            before = Some(Submitted { done, start: web_time::Instant::now(), flops });
         }
-        gpu.nudge();
-        gpu.check()
     }
 
-    /// Where a submit that begins at `next` ends.
-    fn slice(&self, next: usize, all: usize, budget: u64) -> (usize, u64) {
-        if self.flops.saturating_mul((all / self.ready.len().max(1)) as u64) <= budget && next == 0 {
-            return (all, self.flops);
-        }
-        let mut flops = 0;
-        for i in next..all {
-            let more = self.ready[i % self.ready.len()].flops;
-            if i > next && flops + more > budget {
-                return (i, flops);
-            }
-            flops += more;
-        }
-        (all, flops)
-    }
-
-    fn submit(&self, gpu: &Gpu, from: usize, to: usize) {
+    fn encode(&self, gpu: &Gpu, range: Range<usize>) -> wgpu::CommandEncoder {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("plan") };
         let mut encoder = gpu.0.device.create_command_encoder(&descriptor);
-        {
+        add(&gpu.0.tally.dispatches, range.len() as u64);
+        if !range.is_empty() {
+            add(&gpu.0.tally.passes, 1);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for i in from..to {
+            for i in range {
                 let r = &self.ready[i % self.ready.len()];
                 pass.set_pipeline(&r.pipeline);
                 pass.set_bind_group(0, &r.group, &[]);
                 pass.dispatch_workgroups(r.groups[0], r.groups[1], 1);
             }
         }
-        let tally = &gpu.0.tally;
-        add(&tally.dispatches, (to - from) as u64);
-        add(&tally.passes, 1);
-        add(&tally.submits, 1);
-        gpu.0.queue.submit([encoder.finish()]);
+        encoder
     }
+}
+
+/// Makes the pipelines of a plan, so that making it ready does not wait for them.
+pub fn prepare(gpu: &Gpu, plan: &Plan) -> Result<()> {
+    for dispatch in lower(plan, gpu.traits())?.dispatches {
+        gpu.pipeline(dispatch.call.permutation);
+    }
+    gpu.check()
+}
+
+/// A submit that is under way.
+struct Submitted {
+    done: Pin<Box<dyn Future<Output = ()>>>,
+    start: web_time::Instant,
+    flops: u64,
+}
+
+/// Where a submit that begins with the first of `range` ends, and its operations: as many dispatches as stay within
+/// `budget` operations, one at least. `costs` are those of one repetition.
+fn slice(costs: &[u64], range: Range<usize>, budget: u64) -> (usize, u64) {
+    let mut sum = 0u64;
+    for i in range.clone() {
+        let with = sum.saturating_add(costs[i % costs.len()]);
+        if with > budget && i > range.start {
+            return (i, sum);
+        }
+        sum = with;
+    }
+    (range.end, sum)
 }
 
 /// A slow submit teaches how much the next may hold.
 fn learn(gpu: &Gpu, flops: u64, start: web_time::Instant) {
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if ms >= 10 && flops > 0 {
-        let seen = flops / ms * 1000;
-        let old = gpu.0.rate.load(Ordering::Relaxed);
-        gpu.0.rate.store((old / 2 + seen / 2).max(100_000_000), Ordering::Relaxed);
+        gpu.learn(flops / ms * 1000);
     }
 }
 
@@ -239,88 +277,37 @@ fn tables(gpu: &Gpu, recording: &Recording) -> Result<Vec<Held>> {
         .collect()
 }
 
-/// Which buffer every temporary lies in. Values whose lives do not overlap share one.
-#[derive(Debug)]
-pub struct Slots {
-    /// Bytes of every buffer.
-    pub sizes: Vec<usize>,
-    /// The buffer of every value that is a temporary and is used.
-    pub values: Vec<Option<usize>>,
-    /// The buffer of every scratch value.
-    pub scratch: Vec<usize>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Slots {
-    /// Assigns buffers by liveness: a buffer is free again after the last step that touches its value.
-    #[must_use]
-    pub fn assign(plan: &Plan, recording: &Recording) -> Self {
-        let last = plan.last_uses();
-        let mut slots = Slots {
-            sizes: Vec::new(),
-            values: vec![None; plan.values().len()],
-            scratch: vec![0; recording.scratch.len()],
-        };
-        let mut free: Vec<usize> = Vec::new();
-        for (s, step) in plan.steps().iter().enumerate() {
-            let mut ends = Vec::new();
-            for v in step.writes.iter().chain(&step.reads) {
-                let info = plan.info(*v);
-                if info.resident.is_none() && slots.values[v.index()].is_none() {
-                    let bytes = info.shape.iter().product::<usize>() * 4;
-                    slots.values[v.index()] = Some(slots.take(&mut free, bytes));
-                }
-                let slot = slots.values[v.index()].filter(|_| last[v.index()] == s);
-                ends.extend(slot.filter(|slot| !ends.contains(slot)));
-            }
-            for (i, scratch) in recording.scratch.iter().enumerate().filter(|(_, x)| x.step == s) {
-                slots.scratch[i] = slots.take(&mut free, scratch.bytes);
-                ends.push(slots.scratch[i]);
-            }
-            free.extend(ends);
+    /// All ends of a plan's submits.
+    fn ends(costs: &[u64], times: usize, budget: u64) -> Vec<usize> {
+        let all = costs.len() * times;
+        let mut ends = Vec::new();
+        while ends.last().copied().unwrap_or(0) < all {
+            let next = ends.last().copied().unwrap_or(0);
+            let (end, sum) = slice(costs, next..all, budget);
+            assert!(end > next, "every submit does something");
+            let real: u64 = (next..end).map(|i| costs[i % costs.len()]).sum();
+            assert_eq!(sum, real);
+            assert!(sum <= budget || end == next + 1, "only a dispatch that is too long by itself is");
+            ends.push(end);
         }
-        slots
+        ends
     }
 
-    /// The free buffer that fits best; the largest one grows where none is large enough.
-    fn take(&mut self, free: &mut Vec<usize>, bytes: usize) -> usize {
-        let bytes = bytes.next_multiple_of(16).max(16);
-        let fits = free.iter().enumerate().filter(|(_, s)| self.sizes[**s] >= bytes);
-        let best = fits
-            .min_by_key(|(_, s)| self.sizes[**s])
-            .or_else(|| free.iter().enumerate().max_by_key(|(_, s)| self.sizes[**s]));
-        if let Some((at, slot)) = best.map(|(at, s)| (at, *s)) {
-            free.swap_remove(at);
-            self.sizes[slot] = self.sizes[slot].max(bytes);
-            return slot;
-        }
-        self.sizes.push(bytes);
-        self.sizes.len() - 1
+    #[test]
+    fn what_is_short_is_one_submit() {
+        assert_eq!(ends(&[10, 20, 30], 1, 60), [3]);
+        assert_eq!(ends(&[10, 20, 30], 4, 240), [12], "repetitions count together");
+        assert_eq!(ends(&[0, 0, 0], 2, 0), [6], "what costs nothing never ends a submit");
     }
 
-    /// The buffers, taken from the arena that all programs share where one fits.
-    fn buffers(&self, gpu: &Gpu) -> Result<Vec<Arc<Held>>> {
-        let mut arena = lock(&gpu.0.arena);
-        arena.retain(|w| w.strong_count() > 0);
-        let mut taken: Vec<Arc<Held>> = Vec::new();
-        let mut out: Vec<Option<Arc<Held>>> = vec![None; self.sizes.len()];
-        // large ones choose first
-        let mut order: Vec<usize> = (0..self.sizes.len()).collect();
-        order.sort_by_key(|i| std::cmp::Reverse(self.sizes[*i]));
-        for i in order {
-            let bytes = self.sizes[i] as u64;
-            let mut fits: Vec<Arc<Held>> = arena.iter().filter_map(std::sync::Weak::upgrade).collect();
-            fits.retain(|h| h.bytes >= bytes && !taken.iter().any(|t| Arc::ptr_eq(t, h)));
-            let held = match fits.into_iter().min_by_key(|h| h.bytes) {
-                Some(h) => h,
-                None => {
-                    let h = Arc::new(gpu.buffer("temporary", self.sizes[i], Purpose::Temporary, STORAGE)?);
-                    arena.push(Arc::downgrade(&h));
-                    h
-                }
-            };
-            taken.push(held.clone());
-            out[i] = Some(held);
-        }
-        Ok(out.into_iter().flatten().collect())
+    #[test]
+    fn what_is_long_is_cut_within_the_budget() {
+        assert_eq!(ends(&[10, 20, 30], 1, 59), [2, 3]);
+        assert_eq!(ends(&[10, 20, 30], 2, 40), [2, 4, 5, 6]);
+        assert_eq!(ends(&[10, 500, 10], 1, 50), [1, 2, 3], "a dispatch can't be cut");
     }
 }

@@ -5,7 +5,7 @@ use js_sys::Uint8Array;
 
 use super::adapter::Gpu;
 use super::counters::add;
-use super::memory::Bytes;
+use super::upload::Bytes;
 
 impl Bytes for Uint8Array {
     fn len(&self) -> usize {

@@ -39,10 +39,11 @@ pub fn argmax(p: &mut Plan, logits: &[Value], state: &Tensor, history: &Tensor) 
     Ok(())
 }
 
-/// The place of the greatest number, the first of equals.
+/// The place of the greatest number, the first of equals; NaN is never the greatest.
 #[must_use]
 pub fn first_greatest(x: &[f32]) -> usize {
-    x.iter().enumerate().fold(0, |best, (i, v)| if *v > x[best] { i } else { best })
+    let better = |best: (usize, f32), (i, v): (usize, &f32)| if *v > best.1 { (i, *v) } else { best };
+    x.iter().enumerate().fold((0, f32::NEG_INFINITY), better).0
 }
 
 impl Op for Argmax {
@@ -87,5 +88,17 @@ impl Op for Argmax {
         };
         lower.dispatch(kernel, 1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_greatest;
+
+    #[test]
+    fn ties_go_to_the_lowest_place() {
+        assert_eq!(first_greatest(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(first_greatest(&[f32::NAN, -1.0, -1.0]), 1);
+        assert_eq!(first_greatest(&[f32::NEG_INFINITY; 3]), 0);
     }
 }

@@ -6,7 +6,7 @@ use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, decode_attention};
 use crate::tensor::gpu::{Lower, size, variants};
-use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::plan::{CacheWork, Op, Plan, Value};
 
 /// `heads · width` neighbouring columns of a value: one of q, k, v inside a stacked projection.
 #[derive(Clone, Copy, Debug)]
@@ -260,6 +260,18 @@ impl Op for CachedAttention {
         let kernel = kernels::attention::Attention { width, tile, mask, q, k: k?, v: v?, y, state: state?, params };
         lower.dispatch(kernel, self.rows.div_ceil(height) * self.heads);
         Ok(())
+    }
+
+    fn cache_work(&self, past: usize) -> CacheWork {
+        // row i sees past + i + 1 positions
+        let seen = self.rows * past + self.rows * (self.rows + 1) / 2;
+        let position = 2 * 4 * self.kv_heads * self.width;
+        CacheWork {
+            flops: 4 * (self.heads * self.width * seen) as u64,
+            ideal_bytes: (position * (past + self.rows)) as u64,
+            // every query head reads its key head for itself; rows of a chunk are taken to share what they read
+            bytes: (position * (past + self.rows) * (self.heads / self.kv_heads)) as u64,
+        }
     }
 }
 

@@ -185,7 +185,8 @@ impl Op for Conv2d {
         let plane = g.height * g.width;
         let point = g.kernel == 1 && g.stride == 1 && g.padding == 0 && !self.channels_first;
         let k = self.channels * g.kernel * g.kernel;
-        let most = (WINDOW_BYTES / (4 * k)).clamp(1, self.pixels());
+        let room = WINDOW_BYTES.min(usize::try_from(lower.traits().binding).unwrap_or(usize::MAX));
+        let most = (room / (4 * k)).clamp(1, self.pixels());
         let scrap = if point { None } else { Some(lower.scratch(most * k)?) };
         let y = lower.write(self.y)?;
         for (i, (x, weight)) in self.x.iter().zip(&self.weight).enumerate() {

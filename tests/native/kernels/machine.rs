@@ -4,7 +4,8 @@ use groma::Code;
 use groma::tensor::gpu::variants::Traits;
 use groma::tensor::gpu::{Options, lower};
 use groma::tensor::ops::{self, Act, Cache, Linear, Projection};
-use groma::tensor::plan::{Cancel, Run};
+use groma::tensor::plan::{Cancel, Look, Run, Then};
+use groma::tensor::probe::{Rates, teach_rate};
 use groma::tensor::{DType, Device, Plan, Tensor};
 
 use crate::harness::{Rand, devices, gpu};
@@ -84,6 +85,79 @@ fn a_plan_can_be_printed_without_a_gpu() {
         "argmax",
     ];
     assert_eq!(names, want);
+}
+
+/// A slow device gets the same work in several submits, a fast one in one; what follows rides on the last.
+#[test]
+fn submits_are_cut_by_the_rate() {
+    for (_, gpu) in devices() {
+        let device = Device::Gpu(gpu.clone());
+        let mut seen = Vec::new();
+        // 200 ms at the slow rate are 2 million operations; the 64 steps have 14 million
+        for (rate, cut) in [(1 << 50, false), (10_000_000, true)] {
+            let (plan, history) = decode_step(&device, 3);
+            let compiled = plan.compile().expect("compiles");
+            gpu.set_rate(rate);
+            let before = gpu.counters();
+            let kept = device.zeros("kept", &[32], DType::U32).expect("fits");
+            let copies = [(history.clone(), kept.clone())];
+            let looks = [Look { tensor: &history, first: 8, count: 24 }];
+            let then = Then { copies: &copies, looks: &looks };
+            let times = 64;
+            let chosen = pollster::block_on(compiled.run_then::<u32>(times, then, &Run::default())).expect("runs");
+            let done = gpu.counters().since(&before);
+            assert_eq!(done.readbacks, 1, "one look");
+            assert_eq!(done.submits > 1, cut, "{} submits at {rate} a second", done.submits);
+            assert_eq!(done.dispatches, 64 * (3 * 5 + 4));
+            assert_eq!(done.bytes_down, 4 * 24, "a part is read, not the whole");
+            let kept = pollster::block_on(device.read_u32(&[&kept])).expect("reads").remove(0);
+            assert_eq!(kept[8..], chosen[0], "the copy is of the same moment");
+            seen.push(kept);
+        }
+        assert_eq!(seen[0], seen[1], "the cut changes nothing");
+        gpu.set_rate(1 << 33);
+    }
+}
+
+#[test]
+fn a_device_is_probed() {
+    let gpu = &devices()[0].1;
+    for device in [Device::cpu(), Device::Gpu(gpu.clone())] {
+        let rates = pollster::block_on(Rates::measure(&device, &Run::default())).expect("measures");
+        // a wristwatch does more; a mistake of units does not
+        assert!(rates.flops > 1e7 && rates.flops < 1e16 && rates.bytes > 1e7 && rates.bytes < 1e14, "{rates:?}");
+    }
+    let before = gpu.counters().bytes();
+    pollster::block_on(teach_rate(&Device::Gpu(gpu.clone()), &Run::default())).expect("measures");
+    assert_eq!(gpu.counters().bytes(), before, "the probe leaves nothing");
+}
+
+/// Noise that is made on the device is the pattern that the processor repeats.
+#[test]
+fn noise_is_the_same_on_both_devices() {
+    let (_, gpu) = &devices()[0];
+    // more numbers than the pattern has
+    for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
+        let product = |device: &Device| {
+            let w = device.random("noise", &[1024, 64], dtype).expect("fits");
+            let mut rand = Rand::new(3);
+            let mut p = Plan::new(device, false);
+            let x = p.constant("x", &[1, 64], &rand.numbers(64)).expect("fits");
+            let y = device.zeros("y", &[1, 1024], DType::F32).expect("fits");
+            ops::linear_into(&mut p, x, &Linear::new(&w, None), &y).expect("records");
+            let compiled = p.compile().expect("compiles");
+            pollster::block_on(async {
+                compiled.run(&Run::default()).await?;
+                device.read_f32(&[&y]).await
+            })
+            .expect("runs")
+            .remove(0)
+        };
+        let (want, got) = (product(&Device::cpu()), product(&Device::Gpu(gpu.clone())));
+        let worst = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(worst < 1e-4, "{dtype}: {worst}");
+        assert!(want.iter().any(|v| v.abs() > 0.01) && want.iter().all(|v| v.is_finite()), "{dtype} is noise");
+    }
 }
 
 #[test]
