@@ -37,6 +37,7 @@ export default defineConfig({
     { name: "element", testMatch: /element.*\.spec\.ts/ },
     { name: "page", testMatch: /page.*\.spec\.ts/ },
     { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
+    { name: "memory", testMatch: "memory.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
     { name: "client", testMatch: "client.spec.ts" },
     { name: "offline", testMatch: "offline.spec.ts" },

@@ -225,8 +225,13 @@ fn regions_are_listed_and_filtered() {
     assert_eq!(none["regions"].as_array().unwrap().len(), 0);
     let one = groma.json(&[common.as_slice(), &["--json", "--limit", "1", "--nms", "0.1"]].concat());
     assert_eq!(one["regions"].as_array().unwrap()[..], regions[..1]);
-    let every = groma.json(&[common.as_slice(), &["--json", "--limit", "1000", "--nms", "1", "--min-score", "0"]].concat());
-    assert_eq!(every["regions"].as_array().unwrap().len(), 24, "every query of the proposer, not only max_region_num 12");
+    let every =
+        groma.json(&[common.as_slice(), &["--json", "--limit", "1000", "--nms", "1", "--min-score", "0"]].concat());
+    assert_eq!(
+        every["regions"].as_array().unwrap().len(),
+        24,
+        "every query of the proposer, not only max_region_num 12"
+    );
     let lines = groma.run(&[common.as_slice(), &["--limit", "2"]].concat());
     assert_eq!(text(&lines.stdout).lines().count(), 2);
 }
@@ -264,40 +269,131 @@ fn a_converted_pack_answers() {
     assert_eq!(calls[0]["tokens"], calls[1]["tokens"], "the weights were f16 all along");
 }
 
-#[test]
-fn bench_has_its_form() {
-    let groma = Groma::new();
-    let report = groma.json(&[
-        "bench",
-        "--json",
-        "--model",
-        &golden("tiny"),
-        "--device",
-        "cpu",
-        "--runs",
-        "1",
-        "--tokens",
-        "12",
-    ]);
+/// The report's form (schema 1): every key is there, and nothing is null.
+fn check_bench(report: &Value, stages: &[&str], eyes_only: bool) {
+    let keys = |v: &Value| v.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let sorted = |names: &[&str]| {
+        let mut names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        names.sort();
+        names
+    };
+    let top = ["schema", "commit", "pack", "device", "stages", "decode", "second_question", "memory"];
+    assert_eq!(keys(report), sorted(&top));
     assert_eq!(report["schema"], 1);
-    let names: Vec<&str> = report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let hex = |v: &Value, digits: usize| {
+        let text = v.as_str().expect("text");
+        assert!(text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit()), "{text}");
+    };
+    // an archive of the sources has no commit
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists() {
+        hex(&report["commit"], 40);
+    }
+    assert_eq!(keys(&report["pack"]), sorted(&["name", "sha256", "quantisation"]));
+    hex(&report["pack"]["sha256"], 64);
+    assert_eq!(keys(&report["device"]), sorted(&["kind", "name", "type", "limits"]));
+    for rate in ["flops_per_second", "bytes_per_second"] {
+        assert!(report["device"]["limits"][rate].as_f64().expect("a number") > 1e6, "{rate}");
+    }
+    let counters = [
+        "dispatches",
+        "passes",
+        "submits",
+        "readbacks",
+        "bind_groups_created",
+        "buffers_created",
+        "bytes_up",
+        "bytes_down",
+    ];
+    let names: Vec<&str> =
+        report["stages"].as_array().expect("a list").iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(names, stages);
+    for s in report["stages"].as_array().expect("a list") {
+        assert_eq!(keys(s), sorted(&["name", "ms", "flops", "bytes", "floor_ms", "counters"]));
+        let ms = |key: &str| s["ms"][key].as_f64().expect("a number");
+        assert!(0.0 < ms("min") && ms("min") <= ms("median"), "{s}");
+        assert!(s["floor_ms"].as_f64().expect("a number") > 0.0, "{s}");
+        assert_eq!(keys(&s["counters"]), sorted(&counters));
+    }
+    let memory = &report["memory"];
+    assert_eq!(keys(memory), sorted(&["weights", "kv", "largest_activation", "peak"]));
+    let bytes = |key: &str| memory[key].as_u64().expect("a number");
+    assert!(bytes("weights") > 0 && bytes("largest_activation") > 0 && bytes("peak") > bytes("weights"), "{memory}");
+    if eyes_only {
+        assert!(report["decode"].is_null() && report["second_question"].is_null());
+        return;
+    }
+    let decode = &report["decode"];
+    let of_decode = [
+        "tokens",
+        "layers",
+        "dispatches_in_layers",
+        "dispatches_other",
+        "bytes_per_token",
+        "ideal_bytes_per_token",
+        "counters",
+    ];
+    assert_eq!(keys(decode), sorted(&of_decode));
+    assert_eq!(keys(&decode["counters"]), sorted(&counters));
+    let number = |key: &str| decode[key].as_u64().expect("a number");
+    assert!(number("ideal_bytes_per_token") <= number("bytes_per_token"), "{decode}");
     assert_eq!(
-        names,
-        [
-            "preprocess",
-            "encoder",
-            "bridge",
-            "proposer",
-            "region_encoder",
-            "vision",
-            "select",
-            "region_tokens",
-            "prefill",
-            "decode_token"
-        ]
+        number("tokens") * (number("dispatches_in_layers") + number("dispatches_other")),
+        decode["counters"]["dispatches"].as_u64().expect("a number"),
+        "the plan's dispatches are those that were counted: {decode}"
     );
     let second = |key: &str| report["second_question"][key].as_u64().unwrap();
     assert!(second("prefilled") < second("prompt") && second("reused") + second("prefilled") == second("prompt"));
+    assert!(bytes("kv") > 0, "{memory}");
+}
+
+const ALL_STAGES: [&str; 9] =
+    ["preprocess", "encoder", "bridge", "proposer", "region_encoder", "select", "prompt", "prefill", "decode"];
+
+#[test]
+fn bench_has_its_form() {
+    let groma = Groma::new();
+    let tiny = golden("tiny");
+    let args = ["bench", "--json", "--model", &tiny, "--device", "cpu", "--runs", "1", "--tokens", "12"];
+    check_bench(&groma.json(&args), &ALL_STAGES, false);
+    let args = ["bench", "--json", "--model", &tiny, "--device", "cpu", "--runs", "2", "--side", "42"];
+    check_bench(&groma.json(&args), &["preprocess", "encoder"], true);
+    let out = groma.run(&["bench", "--model", &tiny, "--device", "cpu", "--runs", "1", "--tokens", "12"]);
+    assert!(text(&out.stdout).contains("floor ms") && text(&out.stdout).contains("second_question"));
+}
+
+#[test]
+fn gpu_bench_has_its_form() {
+    let groma = Groma::new();
+    let tiny = golden("tiny");
+    let args = ["bench", "--json", "--model", &tiny, "--device", "gpu", "--runs", "1", "--tokens", "24"];
+    let report = groma.json(&args);
+    check_bench(&report, &ALL_STAGES, false);
+    assert!(report["decode"]["dispatches_in_layers"].as_u64() > Some(0), "{}", report["decode"]);
+    for s in report["stages"].as_array().unwrap() {
+        let host = ["preprocess", "prompt", "select"].contains(&s["name"].as_str().unwrap());
+        assert!(host || s["counters"]["dispatches"].as_u64() > Some(0), "{s}");
+    }
+}
+
+/// Weights of noise, made on the device: a bare Llama of any size, and a whole model, on both devices.
+#[test]
+fn gpu_bench_takes_a_configuration_alone() {
+    let groma = Groma::new();
+    let llama = r#"{"llm_cfg": {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}}"#;
+    std::fs::write(groma.path("llama.json"), llama).unwrap();
+    let whole = golden("tiny2/config.json");
+    for device in ["cpu", "gpu"] {
+        for quant in ["q4_0", "f16"] {
+            let path = groma.path("llama.json");
+            let args = ["bench", "--json", "--device", device, "--runs", "1", "--tokens", "12", "--quant", quant];
+            let report = groma.json(&[&args[..], &["--random", path.to_str().unwrap()]].concat());
+            check_bench(&report, &["prefill", "decode"], false);
+            assert_eq!(report["pack"]["quantisation"]["all"], quant);
+        }
+        let args = ["bench", "--json", "--device", device, "--runs", "1", "--tokens", "12", "--random", &whole];
+        check_bench(&groma.json(&args), &ALL_STAGES, false);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod counters;
 mod eyes;
 mod goldens;
+mod gpu_session;
 mod quantisation;
 mod session;
 mod walls;
