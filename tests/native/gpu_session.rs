@@ -95,6 +95,23 @@ fn gpu_bytes_do_not_grow_over_questions_and_photos() {
     assert!(c.bytes() <= 1 << 16, "only staging stays: {c:?}");
 }
 
+/// On a device that is fast enough, pixels to boxes is one submit and one look, to region tokens another submit.
+#[test]
+fn gpu_pixels_to_region_tokens_are_two_submits() {
+    let gpu = gpu(Options::from_env());
+    let model = load("tiny2", &Device::Gpu(gpu.clone())).expect("it loads");
+    block_on(model.warm_up(&Run::default())).expect("it warms up");
+    gpu.set_rate(1 << 50);
+    let before = gpu.counters();
+    let rgb = picture("tiny2", "photo_A.png");
+    let mut photo = block_on(Photo::open(&model, &rgb, &Run::default())).expect("it is looked at");
+    let seen = gpu.counters().since(&before);
+    assert_eq!((seen.submits, seen.readbacks), (1, 1), "pixels to boxes: {seen:?}");
+    block_on(photo.regions_for(&question("What is this?").task, &Run::default())).expect("regions");
+    let all = gpu.counters().since(&before);
+    assert_eq!((all.submits, all.readbacks), (2, 1), "pixels to region tokens: {all:?}");
+}
+
 /// The limits that every WebGPU device grants, and less.
 #[test]
 fn gpu_answers_within_default_limits() {
