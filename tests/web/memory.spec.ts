@@ -13,7 +13,10 @@ interface Heap {
   now(): number;
 }
 
-test.skip(!existsSync(join(ROOT, "dist", "models", "groma-s", "model.json")), "npm run build makes the model");
+test.skip(
+  !existsSync(join(ROOT, "dist", "models", "groma-s", "model.json")),
+  "npm run build makes the model",
+);
 
 test("weights go past the wasm heap", async ({ page, site }) => {
   await page.goto(site.page({ model: "models/groma-s/", device: "gpu" }));

@@ -95,7 +95,9 @@ export async function startEngine(): Promise<Engine> {
           if (done * 10 <= all * 9) heap.streamed = heap.now();
           options.onProgress?.(done, all);
         };
-        return wrapModel(await Model.load(description, pack, options.device, options.debug, stop, onProgress));
+        return wrapModel(
+          await Model.load(description, pack, options.device, options.debug, stop, onProgress),
+        );
       }),
   };
 }
