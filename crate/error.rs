@@ -3,6 +3,8 @@
 //! Must never know a device, a file format or a front: they all put their failures into this form.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// What went wrong, in a word that programs may branch on. The words are part of the public interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +100,16 @@ impl Error {
     /// A mistake of ours; the message says which invariant broke.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Code::Internal, message)
+    }
+
+    /// Something on a disk that could not be written: `out-of-storage` where there is no room (the disk, a quota, or a
+    /// limit on a file's size), else `io`. `what` follows "can't": `write`.
+    #[must_use]
+    pub fn writing(path: &Path, what: &str, e: &io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let full = matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+        let code = if full { Code::OutOfStorage } else { Code::Io };
+        Self::new(code, format!("can't {what}: {e}")).at(path.display())
     }
 
     /// Stopped on request.

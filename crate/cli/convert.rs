@@ -1,5 +1,6 @@
 //! `convert`: a checkpoint becomes a model pack.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use super::args::Convert;
 use super::info::megabytes;
 use super::out::Aside;
 use crate::error::{Code, Error, Result};
-use crate::pack::convert::{Options, convert as to_pack};
+use crate::pack::convert::{Options, Stage, convert as to_pack};
 use crate::tensor::plan::Cancel;
 
 /// Converts, and says what came out.
@@ -21,10 +22,17 @@ pub(super) fn convert(args: &Convert, cancel: &Cancel) -> Result<ExitCode> {
         options.quant(text)?;
     }
     let aside = Aside::new(args.quiet);
-    aside.stage("converting");
     let kib = |bytes: u64| usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
-    let manifest =
-        to_pack(Path::new(&args.source), &args.output, &options, &|p| aside.progress(kib(p.done), kib(p.total)))?;
+    let shown = Cell::new(None);
+    let manifest = to_pack(Path::new(&args.source), &args.output, &options, &|p| {
+        if shown.replace(Some(p.stage)) != Some(p.stage) {
+            aside.stage(match p.stage {
+                Stage::Fetch => "fetching",
+                Stage::Write => "converting",
+            });
+        }
+        aside.progress(kib(p.done), kib(p.total));
+    })?;
     aside.clear();
     aside.remark(&format!("{}: {} in {}", manifest.name, megabytes(manifest.total), args.output.display()));
     Ok(ExitCode::SUCCESS)

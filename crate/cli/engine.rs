@@ -89,7 +89,8 @@ pub(super) fn open(model: Option<&str>) -> Result<Opened> {
     Ok(if is_pack {
         Opened::Pack(Box::new(Pack::open(&path)?))
     } else {
-        Opened::Checkpoint(Box::new(Checkpoint::open(&path)?))
+        // Also a folder of our own form, whose bases lie elsewhere.
+        Opened::Checkpoint(Box::new(Checkpoint::open_with(&path, None)?))
     })
 }
 

@@ -38,7 +38,8 @@ fn way_on(code: Code) -> Option<&'static str> {
         Code::NoWebgpu => "--device cpu runs on the processor",
         Code::DeviceLost => "try again, or run on the processor with --device cpu",
         Code::OutOfMemory => "a pack with smaller types needs less (groma convert --quant q4_0)",
-        Code::PartMissing | Code::PartCorrupt => "copy or convert the pack again",
+        Code::OutOfStorage => "make room there, or write somewhere else",
+        Code::PartMissing | Code::PartCorrupt => "copy, fetch or convert it again",
         Code::ImageUnreadable => "save the photo as PNG, JPEG or WebP",
         Code::ImageTooLarge => "make the photo smaller; the model itself looks at far fewer pixels",
         Code::BoxOutside => "boxes are x0,y0,x1,y1 in pixels of the photo as it is seen",
@@ -64,7 +65,7 @@ pub(super) fn text(e: &Error, colour: bool) -> String {
 
 /// Tells an error on stderr and gives its exit status.
 pub(super) fn report(e: &Error) -> ExitCode {
-    eprintln!("{}", text(e, super::out::colours(std::io::stderr().is_terminal())));
+    super::out::tell(&text(e, super::out::colours(std::io::stderr().is_terminal())));
     status(e.code).into()
 }
 
@@ -78,6 +79,7 @@ mod tests {
             (Code::ImageUnreadable, 1),
             (Code::ImageTooLarge, 1),
             (Code::PackInvalid, 1),
+            (Code::OutOfStorage, 1),
             (Code::DeviceLost, 1),
             (Code::Io, 1),
             (Code::Internal, 1),

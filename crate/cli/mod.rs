@@ -2,7 +2,6 @@
 //!
 //! Data goes to stdout, everything else to stderr; progress is shown on a terminal only. Must never know a tensor: it
 //! asks the session and tells what it hears.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
 mod args;
 mod bench;
@@ -50,11 +49,11 @@ fn stop_on_interrupt(cancel: &Cancel) {
             std::process::exit(failure::INTERRUPTED.into());
         }
         cancel.cancel();
-        eprintln!("\nstopping (once more leaves at once)");
+        out::tell("\nstopping (once more leaves at once)");
     });
     if installed.is_err() {
         // Without a handler the system's own applies: Ctrl-C leaves at once.
-        eprintln!("warning: Ctrl-C can't be caught here");
+        out::tell("warning: Ctrl-C can't be caught here");
     }
 }
 

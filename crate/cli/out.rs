@@ -1,11 +1,12 @@
 //! Where words go: stdout for what was asked for, stderr for the rest, colours and progress for terminals only.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// Whether colours may be used on a stream that is a terminal or not.
 #[must_use]
@@ -40,7 +41,7 @@ impl Out {
                 self.gone = true;
                 Ok(())
             }
-            other => other.map_err(|e| Error::new(Code::Io, format!("stdout can't be written: {e}"))),
+            other => other.map_err(|e| Error::writing(Path::new("stdout"), "write", &e)),
         }
     }
 
@@ -56,6 +57,22 @@ impl Out {
         let [r, g, b] = super::overlay::colour(number);
         if self.colour { format!("\x1b[38;2;{r};{g};{b}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Says a line on stderr. Where nobody listens any more there is nobody to tell that either.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Saves a file, which appears whole or not at all.
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path)).map_err(|e| {
+        // What is half-written helps nobody; that it can't be removed either changes nothing.
+        let _ = std::fs::remove_file(&aside);
+        Error::writing(path, "write", &e)
+    })
 }
 
 /// Remarks and progress on stderr.
@@ -101,7 +118,7 @@ impl Aside {
     /// A remark that is not part of the result.
     pub(super) fn remark(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| tell(text));
         }
     }
 }

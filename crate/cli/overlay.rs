@@ -70,16 +70,11 @@ pub(super) fn format_of(path: &Path) -> Result<ImageFormat> {
 pub(super) fn save(photo: &Rgb, marks: &[Mark], path: &Path) -> Result<()> {
     let format = format_of(path)?;
     let picture = draw(photo, marks)?;
-    let io = |e: &dyn std::fmt::Display| Error::new(Code::Io, e.to_string()).at(path.display());
     let mut bytes = Vec::new();
-    picture.write_to(&mut std::io::Cursor::new(&mut bytes), format).map_err(|e| io(&e))?;
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
-    std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path)).map_err(|e| {
-        // What is half-written helps nobody; that it can't be removed either changes nothing.
-        let _ = std::fs::remove_file(&aside);
-        io(&e)
-    })
+    picture
+        .write_to(&mut std::io::Cursor::new(&mut bytes), format)
+        .map_err(|e| Error::new(Code::Io, format!("the overlay can't be encoded: {e}")).at(path.display()))?;
+    super::out::save(path, &bytes)
 }
 
 /// Draws the marks on a copy of the photo, the first ones on top.

@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::limit;
 use crate::error::{Code, Error, Result};
 
 /// The whole model's configuration, defaults filled in.
@@ -204,7 +205,7 @@ impl Llm {
     /// Width of a head.
     #[must_use]
     pub fn head_width(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 }
 
@@ -301,12 +302,18 @@ impl Default for Top {
 /// Index tokens there are: `<r0>` to `<r99>`.
 pub const INDEX_TOKENS: usize = 100;
 
-/// Sizes beyond this are no model's: they would only overflow what is computed from them.
-const SIZE_LIMIT: usize = 1 << 24;
-
 impl Config {
     /// Reads `config.json`; refuses what the specification refuses.
     pub fn from_json(json: &Value) -> Result<Self> {
+        let parts = ["", "/perceiver_cfg", "/perceiver_cfg/vis_encoder_cfg", "/perceiver_cfg/ddetr_cfg", "/llm_cfg"];
+        // serde would take a list for a structure.
+        for part in parts.into_iter().chain(["/region_encoder_cfg"]) {
+            if json.pointer(part).is_some_and(|v| !v.is_object()) {
+                return Err(Error::new(Code::PackInvalid, "a part of the configuration is not a JSON object")
+                    .at(if part.is_empty() { "/" } else { part })
+                    .at("config.json"));
+            }
+        }
         let top = Top::deserialize(json).map_err(|e| {
             Error::new(Code::PackInvalid, format!("a value of the configuration is wrong: {e}")).at("config.json")
         })?;
@@ -364,41 +371,56 @@ impl Config {
     fn check(&self) -> Result<()> {
         let (v, d, l, r) = (&self.vision, &self.proposer, &self.llm, &self.region);
         let refuse = |what: &str| Err(Error::new(Code::PackInvalid, what));
-        let sizes = [
+        let tables = [
             self.image_size,
-            v.hidden_size,
-            v.num_hidden_layers,
-            v.num_attention_heads,
             v.image_size,
             v.patch_size,
-            d.d_model,
             d.num_queries,
             d.two_stage_num_proposals,
-            d.decoder_layers,
+            l.vocab_size,
+            l.max_position_embeddings,
+            self.max_region_num,
+        ];
+        let widths = [
+            v.hidden_size,
+            d.d_model,
             d.encoder_ffn_dim,
             d.decoder_ffn_dim,
-            d.encoder_attention_heads,
-            d.decoder_attention_heads,
-            d.encoder_n_points,
-            d.decoder_n_points,
-            l.vocab_size,
             l.hidden_size,
             l.intermediate_size,
+            r.hidden_dims,
+            r.pos_dims,
+            self.region_channels(),
+        ];
+        let counts = [
+            v.num_hidden_layers,
+            v.num_attention_heads,
+            d.encoder_layers.saturating_add(1), // There may be none.
+            d.decoder_layers,
+            d.encoder_attention_heads,
+            d.decoder_attention_heads,
             l.num_hidden_layers,
             l.num_attention_heads,
             l.kv_heads(),
-            l.head_width(),
-            l.max_position_embeddings,
-            r.hidden_dims,
-            r.pos_dims,
             r.num_groups,
-            r.roi_size,
-            self.region_channels(),
-            self.image_token_merge,
-            self.max_region_num,
+            r.num_fuse.saturating_add(1),
         ];
-        if sizes.iter().any(|s| *s == 0 || *s > SIZE_LIMIT) {
+        let windows = [d.encoder_n_points, d.decoder_n_points, r.roi_size, self.image_token_merge];
+        let groups: [(usize, &[usize]); 5] = [
+            (limit::TABLE, &tables),
+            (limit::WIDTH, &widths),
+            (limit::HEAD, &[l.head_width()]),
+            (limit::COUNT, &counts),
+            (limit::WINDOW, &windows),
+        ];
+        if groups.iter().any(|(most, sizes)| sizes.iter().any(|s| *s == 0 || s > most)) {
             return refuse("a size is zero or absurdly large");
+        }
+        if l.max_position_embeddings.saturating_mul(l.head_width()) > limit::ROPE {
+            return refuse("max_position_embeddings is absurdly large");
+        }
+        if !(v.mlp_ratio > 0.0 && v.mlp_ratio <= 64.0) {
+            return refuse("mlp_ratio is no sensible number");
         }
         if v.use_swiglu_ffn {
             return refuse("use_swiglu_ffn is not supported");
@@ -415,6 +437,17 @@ impl Config {
         if !(1..=4).contains(&d.num_feature_levels) {
             return refuse("num_feature_levels must be 1 to 4");
         }
+        let finest = self.levels().into_iter().max().unwrap_or(0);
+        if finest.max(2 * self.patches()).max(v.image_size / v.patch_size) > limit::SIDE {
+            return refuse("absurdly many patches");
+        }
+        let heads = [d.encoder_attention_heads, d.decoder_attention_heads];
+        if heads.iter().any(|h| !d.d_model.is_multiple_of(*h)) || !d.d_model.is_multiple_of(2) {
+            return refuse("the proposer's sizes do not divide");
+        }
+        if d.two_stage && d.queries() > self.levels().iter().map(|s| s * s).sum() {
+            return refuse("two_stage_num_proposals is more than there are places to propose");
+        }
         if d.activation_function != "relu" {
             return refuse("activation_function must be relu");
         }
@@ -429,6 +462,12 @@ impl Config {
         }
         if r.level_scales.len() != r.featmap_strides.len() || r.level_scales.is_empty() || r.level_scales.contains(&0) {
             return refuse("level_scales and featmap_strides must be of one length");
+        }
+        if r.level_scales.len() > 8 || r.level_scales.iter().any(|s| s.saturating_mul(self.patches()) > limit::SIDE) {
+            return refuse("the region encoder's maps are absurdly large");
+        }
+        if r.featmap_strides.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return refuse("featmap_strides must be positive");
         }
         if !self.region_channels().is_multiple_of(r.num_groups) {
             return refuse("num_groups does not divide the region encoder's channels");

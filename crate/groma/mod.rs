@@ -10,6 +10,7 @@ pub mod encoder;
 #[cfg(test)]
 mod golden;
 pub mod grounding;
+mod limit;
 pub mod preprocess;
 pub mod prompt;
 pub mod proposer;

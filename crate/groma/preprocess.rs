@@ -12,6 +12,10 @@ use crate::error::{Code, Error, Result};
 /// The most pixels that are decoded; beyond this a phone's memory would end before the picture does.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
+/// The longest side. JPEG and WebP end there by themselves; a line of pixels that is longer is no photo, and resampling
+/// takes memory by the side.
+pub const MAX_SIDE: u32 = 65_535;
+
 /// What decoding may allocate: [`MAX_PIXELS`] of the widest pixels there are (16 bit, four channels), and as much again.
 const MAX_ALLOC: u64 = MAX_PIXELS * 16;
 
@@ -67,15 +71,22 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb> {
                 .expected("PNG, JPEG or WebP", format!("{} bytes of something else", bytes.len())));
         }
     };
+    if format == ImageFormat::WebP {
+        check_chunks(bytes)?;
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOC);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
+    let got = format!("{width} x {height}");
+    let too_large = || Error::new(Code::ImageTooLarge, "the picture is too large");
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        let e = Error::new(Code::ImageTooLarge, "the picture is too large");
-        return Err(e.expected(format!("at most {} megapixels", MAX_PIXELS / 1_000_000), format!("{width} x {height}")));
+        return Err(too_large().expected(format!("at most {} megapixels", MAX_PIXELS / 1_000_000), got));
+    }
+    if width.max(height) > MAX_SIDE {
+        return Err(too_large().expected(format!("sides of at most {MAX_SIDE} pixels"), got));
     }
     // A broken EXIF block does not make a picture unreadable.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
@@ -83,6 +94,22 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb> {
     picture.apply_orientation(orientation);
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Rgb::new(width, height, to_rgb8(picture))
+}
+
+/// Refuses a WebP file whose chunks claim more than it holds: the decoder would take what an EXIF chunk claims, up to
+/// 4 GiB, before it reads it.
+fn check_chunks(webp: &[u8]) -> Result<()> {
+    let mut at = 12usize; // RIFF, size, WEBP.
+    while let Some(head) = webp.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let rest = webp.len() - at - 8;
+        if size > rest {
+            return Err(unreadable("the picture is broken: it ends too early")
+                .expected(format!("{size} bytes from {} on", at + 8), rest));
+        }
+        at += 8 + size + size % 2;
+    }
+    Ok(())
 }
 
 /// The upper byte of wide samples is what Pillow takes; the image crate would round.

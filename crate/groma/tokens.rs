@@ -77,6 +77,9 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// Each is looked for at every place of a prompt.
+const MAX_ADDED: usize = 10_000;
+
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::PackInvalid, message).at("tokenizer.json")
 }
@@ -98,27 +101,24 @@ impl Tokens {
             list => serde_json::from_value(list).map_err(|e| invalid(format!("added_tokens: {e}")))?,
         };
         added.retain(|a| !a.content.is_empty());
+        if added.len() > MAX_ADDED {
+            return Err(invalid("too many added tokens").expected(format!("at most {MAX_ADDED}"), added.len()));
+        }
         value["added_tokens"] = Value::Array(Vec::new());
         // Padding and truncation would change the ids; a prompt is neither padded nor cut.
         value["padding"] = Value::Null;
         value["truncation"] = Value::Null;
+        // A post-processor only says what stands before a text. Whoever runs one with a token that it lacks panics.
+        let prefix = prefix(&value["post_processor"]);
+        value["post_processor"] = Value::Null;
+        check_decoder(&value["decoder"])?;
         let plain = Tokenizer::from_str(&value.to_string()).map_err(|e| invalid(e.to_string()))?;
         let by_id = added.iter().enumerate().map(|(i, a)| (a.id, i)).collect();
         let by_content: HashMap<String, usize> =
             added.iter().enumerate().map(|(i, a)| (a.content.clone(), i)).collect();
         let id = |name: String| by_content.get(&name).map(|i| added[*i].id);
         let index = (0..).map_while(|i| id(format!("<r{i}>"))).collect();
-        let mut tokens = Self { plain, by_id, by_content, index, prefix: Vec::new(), added };
-        tokens.prefix = tokens.find_prefix()?;
-        Ok(tokens)
-    }
-
-    fn find_prefix(&self) -> Result<Vec<u32>> {
-        let with = self.plain.encode_fast("a", true).map_err(failed)?;
-        let without = self.plain.encode_fast("a", false).map_err(failed)?;
-        let (with, without) = (with.get_ids(), without.get_ids());
-        let at = with.windows(without.len().max(1)).position(|w| w == without).unwrap_or(0);
-        Ok(with[..at].to_vec())
+        Ok(Self { plain, by_id, by_content, index, prefix, added })
     }
 
     /// The ids of a prompt, the start token included where the tokenizer has one.
@@ -239,7 +239,9 @@ impl Tokens {
     /// Text inside a text: a decoder may drop the space before the first word, so something stands before it.
     fn decode_run(&self, ids: &[u32]) -> Result<String> {
         let pieces = std::iter::once("x".to_owned()).chain(ids.iter().filter_map(|id| self.raw(*id)));
-        Ok(self.join(pieces.collect())?.split_off(1))
+        let text = self.join(pieces.collect())?;
+        // A decoder may be anything that a file asks for, also one that changes the mark.
+        Ok(text.strip_prefix('x').map(str::to_owned).unwrap_or(text))
     }
 
     fn join(&self, pieces: Vec<String>) -> Result<String> {
@@ -279,6 +281,33 @@ impl Tokens {
     #[must_use]
     pub fn stream(&self) -> Stream<'_> {
         Stream { tokens: self, pending: Vec::new() }
+    }
+}
+
+/// The ids that a post-processor puts before a text.
+fn prefix(processor: &Value) -> Vec<u32> {
+    let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+    let list = |v: &Value| v.as_array().map_or(Vec::new(), |l| l.iter().filter_map(id).collect());
+    match processor["type"].as_str() {
+        Some("Sequence") => processor["processors"].as_array().into_iter().flatten().flat_map(prefix).collect(),
+        Some("BertProcessing" | "RobertaProcessing") => id(&processor["cls"][1]).into_iter().collect(),
+        Some("TemplateProcessing") => {
+            let pieces = processor["single"].as_array().into_iter().flatten();
+            let before = pieces.map_while(|p| p["SpecialToken"]["id"].as_str());
+            before.flat_map(|name| list(&processor["special_tokens"][name]["ids"])).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Refuses decoders that panic on short tokens: those that strip something from the end.
+fn check_decoder(decoder: &Value) -> Result<()> {
+    match decoder["type"].as_str() {
+        Some("Sequence") => decoder["decoders"].as_array().into_iter().flatten().try_for_each(check_decoder),
+        Some("Strip") if decoder["stop"] != 0 => {
+            Err(invalid("the decoder strips the end of tokens").expected("stop 0", &decoder["stop"]))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -370,12 +370,14 @@ impl Weights {
         let mut types = Vec::new();
         let mut rows = 0;
         for (name, shape) in &spec.sources {
-            let info =
-                source.info(name).ok_or_else(|| Error::new(Code::PackInvalid, "the tensor is missing").at(name))?;
+            let info = source.info(name).ok_or_else(|| {
+                Error::new(Code::PackInvalid, "the tensor is missing").expected(format!("{shape:?}"), "none").at(name)
+            })?;
             if &info.shape != shape {
                 return Err(Error::new(Code::PackInvalid, "the tensor has the wrong shape")
                     .expected(format!("{shape:?}"), format!("{:?}", info.shape))
-                    .at(name));
+                    .at(name)
+                    .at(source.file(name).unwrap_or_default()));
             }
             rows += shape[0];
             types.push(info.dtype);

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, read_json};
 use super::gguf::{GgufHead, MAX_HEAD};
-use super::reader::hex;
 use super::source::elements;
 use super::tokenizer::{self, Added};
 use super::weights::{Blob, Entry, Order, Place, Stored, Weights};
@@ -149,14 +147,7 @@ impl<T> Base<T> {
             .at(dir.display()));
         }
         let blob = Blob::open(&path)?;
-        let mut hash = Sha256::new();
-        let mut at = 0;
-        while at < blob.len {
-            let n = (blob.len - at).min(1 << 20);
-            hash.update(blob.read(at, n as usize)?);
-            at += n;
-        }
-        let got = hex(&hash.finalize());
+        let got = blob.sha256()?;
         if got != self.sha256 {
             return Err(Error::new(
                 Code::PartCorrupt,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::gguf::GgufHead;
+use super::legacy;
 use super::manifest::plain_name;
 use super::pickle::Pickle;
 use super::safetensors;
@@ -102,6 +103,10 @@ impl Source for Checkpoint {
         self.weights.info(name)
     }
 
+    fn file(&self, name: &str) -> Option<String> {
+        self.weights.file(name)
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         self.weights.read(name).at(self.dir.display())
     }
@@ -133,18 +138,20 @@ pub(crate) fn load_weights(weights: &mut Weights, dir: &Path) -> Result<bool> {
             continue;
         };
         for path in files {
-            if whole.ends_with(".bin") {
+            let blob = Blob::open(&path)?;
+            let entries = if !whole.ends_with(".bin") {
+                safetensors::entries(&blob, weights.blobs.len())?
+            } else if legacy::is_legacy(&blob)? {
+                legacy::entries(&blob, weights.blobs.len())?
+            } else {
                 let pickle = Pickle::open(&path)?;
                 let mut entries = pickle.entries(weights.pickles.len())?;
                 entries.sort_by(|a, b| a.0.cmp(&b.0));
                 weights.pickles.push(pickle);
-                entries.into_iter().for_each(|(name, entry)| weights.insert(&name, entry));
-            } else {
-                let blob = Blob::open(&path)?;
-                let entries = safetensors::entries(&blob, weights.blobs.len())?;
-                weights.blobs.push(blob);
-                entries.into_iter().for_each(|(name, entry)| weights.insert(&name, entry));
-            }
+                entries
+            };
+            weights.blobs.push(blob);
+            entries.into_iter().for_each(|(name, entry)| weights.insert(&name, entry));
         }
         return Ok(true);
     }

@@ -87,12 +87,23 @@ impl Options {
     }
 }
 
+/// What a conversion is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Files come from the hub.
+    Fetch,
+    /// Tensors are written.
+    Write,
+}
+
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// The tensor at hand, by upstream's name.
-    pub tensor: &'a str,
-    /// Bytes written.
+    /// What it is at; a stage begins when the one before is done.
+    pub stage: Stage,
+    /// The file or tensor at hand, by upstream's name.
+    pub item: &'a str,
+    /// Bytes fetched or written.
     pub done: u64,
     /// Bytes in all.
     pub total: u64,
@@ -105,7 +116,7 @@ pub struct Progress<'a> {
 /// What opening the source fails with; `pack-invalid` for missing tensors and wrong shapes, `out-of-storage`, `io`,
 /// `aborted`. Nothing half-written stays.
 pub fn convert(source: &Path, out: &Path, options: &Options, progress: &dyn Fn(Progress<'_>)) -> Result<Manifest> {
-    let dir = if source.exists() { source.to_owned() } else { from_hub(source, options)? };
+    let dir = if source.exists() { source.to_owned() } else { from_hub(source, options, progress)? };
     let checkpoint = Checkpoint::open_with(&dir, options.bases.as_deref())?;
     let name = options.name.clone().unwrap_or_else(|| name_of(source));
     let jobs = jobs(&checkpoint, options).at(dir.display())?;
@@ -140,12 +151,12 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &dyn Fn(P
 }
 
 #[cfg(feature = "cli")]
-fn from_hub(source: &Path, options: &Options) -> Result<PathBuf> {
-    super::hub::fetch(source, &options.cancel)
+fn from_hub(source: &Path, options: &Options, progress: &dyn Fn(Progress<'_>)) -> Result<PathBuf> {
+    super::hub::fetch(source, &options.cancel, progress)
 }
 
 #[cfg(not(feature = "cli"))]
-fn from_hub(source: &Path, _options: &Options) -> Result<PathBuf> {
+fn from_hub(source: &Path, _options: &Options, _progress: &dyn Fn(Progress<'_>)) -> Result<PathBuf> {
     Err(Error::new(Code::NoModel, "no such folder").at(source.display()))
 }
 
@@ -181,7 +192,8 @@ fn jobs(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<Job>> {
         if !w.fits(&info.shape) {
             return Err(Error::new(Code::PackInvalid, "the tensor has another shape than the config asks for")
                 .expected(w.shape_text(), format!("{:?}", info.shape))
-                .at(&w.name));
+                .at(&w.name)
+                .at(checkpoint.file(&w.name).unwrap_or_default()));
         }
         if !checkpoint.names().any(|n| n == w.name) {
             continue; // A head shared by all layers is stored once, and found under every name.
@@ -272,7 +284,8 @@ impl Run<'_> {
                 let bytes = recode(job.from, job.planned.dtype, bytes).at(&job.wanted.name)?;
                 file.write(&bytes)?;
                 self.done += bytes.len() as u64;
-                (self.progress)(Progress { tensor: &job.wanted.name, done: self.done, total: self.total });
+                let (item, done, total) = (job.wanted.name.as_str(), self.done, self.total);
+                (self.progress)(Progress { stage: Stage::Write, item, done, total });
             }
             file.write(&[0; 32][..padding(job.planned.bytes)])?;
         }

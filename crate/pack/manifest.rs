@@ -16,6 +16,10 @@ pub const MANIFEST: &str = "model.json";
 pub const MAX_PART: u64 = 24 << 20;
 /// The longest `model.json`, in bytes.
 pub const MAX_MANIFEST: u64 = 4 << 20;
+/// The longest `tokenizer.json`, in bytes: the largest vocabularies in use take half of it, and memory a multiple.
+pub const MAX_TOKENIZER: u64 = 64 << 20;
+/// The file that holds the tokenizer.
+pub const TOKENIZER: &str = "tokenizer.json";
 const FORMAT: &str = "groma-pack";
 const VERSION: u32 = 1;
 
@@ -141,6 +145,11 @@ impl Manifest {
                 return Err(invalid("the parts are not the file")
                     .expected(format!("{} bytes", file.size), size)
                     .at(&file.name));
+            }
+            if file.name == TOKENIZER && size > MAX_TOKENIZER {
+                return Err(invalid("the tokenizer is too large")
+                    .expected(format!("at most {MAX_TOKENIZER} bytes"), size)
+                    .at(TOKENIZER));
             }
             total += size;
         }

@@ -18,6 +18,8 @@ pub mod convert;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 mod hub;
 #[cfg(not(target_arch = "wasm32"))]
+mod legacy;
+#[cfg(not(target_arch = "wasm32"))]
 mod llama;
 #[cfg(not(target_arch = "wasm32"))]
 mod pickle;

@@ -15,7 +15,7 @@ use crate::tensor::DType;
 
 /// A PyTorch file. The last tensor read is kept, since it is read a few rows at a time.
 pub(crate) struct Pickle {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     tensors: PthTensors,
     last: Mutex<Option<(String, Tensor)>>,
 }
@@ -53,6 +53,12 @@ impl Pickle {
                 Candle::F32 => Stored::As(DType::F32),
                 Candle::F16 => Stored::As(DType::F16),
                 Candle::BF16 => Stored::Bf16,
+                Candle::F64 => {
+                    return Err(Error::new(Code::PackInvalid, "unknown dtype")
+                        .expected("F32, F16 or BF16", "F64")
+                        .at(name)
+                        .at(self.path.display()));
+                }
                 _ => continue,
             };
             let bytes = elements(&shape).and_then(|n| n.checked_mul(info.dtype.size_in_bytes()));

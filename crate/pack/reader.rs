@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::index::Index;
-use super::manifest::{MANIFEST, MAX_MANIFEST, Manifest, PackFile, Part};
+use super::manifest::{MANIFEST, MAX_MANIFEST, Manifest, PackFile, Part, TOKENIZER};
 use super::source::{Source, TensorInfo};
 use super::weights::{Blob, missing};
 use crate::error::{At, Code, Error, Result};
@@ -95,11 +95,15 @@ impl Source for Pack {
     }
 
     fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
-        self.file("tokenizer.json")
+        self.file(TOKENIZER)
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         self.index.get(name).map(|t| t.info.clone())
+    }
+
+    fn file(&self, name: &str) -> Option<String> {
+        Some(self.index.manifest().files[self.index.get(name)?.file].name.clone())
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {

@@ -28,6 +28,12 @@ pub trait Source {
     /// What is known of a tensor, or `None` where there is no such tensor.
     fn info(&self, name: &str) -> Option<TensorInfo>;
 
+    /// The file that a tensor lies in, for messages.
+    fn file(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
+
     /// The bytes of a tensor: little endian, in the type that [`Source::info`] names, rows one after the other.
     fn read(&self, name: &str) -> Result<Vec<u8>>;
 

@@ -104,11 +104,20 @@ struct Numbers<'a>(&'a Value, &'static str);
 
 impl Numbers<'_> {
     fn get(&self, key: &str, default: usize) -> Result<usize> {
+        self.up_to(key, default, 1 << 24)
+    }
+
+    /// Of what there are few, or what is squared: layers, sides of windows.
+    fn few(&self, key: &str, default: usize) -> Result<usize> {
+        self.up_to(key, default, 1 << 10)
+    }
+
+    fn up_to(&self, key: &str, default: usize, most: u64) -> Result<usize> {
         match &self.0[key] {
             Value::Null => Ok(default),
-            v => v.as_u64().filter(|n| *n < 1 << 24).map(|n| n as usize).ok_or_else(|| {
+            v => v.as_u64().filter(|n| *n <= most).map(|n| n as usize).ok_or_else(|| {
                 Error::new(Code::PackInvalid, "not a size")
-                    .expected("a whole number", v)
+                    .expected(format!("a whole number up to {most}"), v)
                     .at(format!("{}.{key}", self.1))
                     .at("config.json")
             }),
@@ -174,7 +183,7 @@ pub(crate) fn wanted(config: &Value) -> Result<Vec<Wanted>> {
     encoder(&mut list, &vis, d)?;
     proposer(&mut list, &det, d)?;
     list.part(Component::Bridge, "bridge");
-    let merge = Numbers(config, "config").get("image_token_merge", 2)?;
+    let merge = Numbers(config, "config").few("image_token_merge", 2)?;
     list.linear("img_txt_bridge.0", &[h, d * merge * merge]);
     list.linear("img_txt_bridge.2", &[h, h]);
     region_encoder(&mut list, &config["region_encoder_cfg"], d, h)?;
@@ -190,8 +199,8 @@ pub(crate) fn wanted(config: &Value) -> Result<Vec<Wanted>> {
 }
 
 fn encoder(list: &mut List, vis: &Numbers<'_>, d: usize) -> Result<()> {
-    let (p, layers) = (vis.get("patch_size", 16)?, vis.get("num_hidden_layers", 12)?);
-    let (grid, wide) = (vis.get("image_size", 224)? / p.max(1), d * vis.get("mlp_ratio", 4)?);
+    let (p, layers) = (vis.few("patch_size", 16)?, vis.few("num_hidden_layers", 12)?);
+    let (grid, wide) = (vis.get("image_size", 224)? / p.max(1), d * vis.few("mlp_ratio", 4)?);
     let root = "perceiver.vis_encoder";
     list.table(format!("{root}.embeddings.cls_token"), &[1, 1, d]);
     list.table(format!("{root}.embeddings.position_embeddings"), &[1, 1 + grid * grid, d]);
@@ -215,7 +224,7 @@ fn encoder(list: &mut List, vis: &Numbers<'_>, d: usize) -> Result<()> {
 
 fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
     list.part(Component::Proposer, "proposer");
-    let (w, levels) = (det.get("d_model", 256)?, det.get("num_feature_levels", 4)?);
+    let (w, levels) = (det.get("d_model", 256)?, det.few("num_feature_levels", 4)?);
     for l in 0..levels {
         input_projection(
             list,
@@ -227,7 +236,7 @@ fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
     }
     let root = "perceiver.ddetr_transformer";
     let (two_stage, queries) = (det.flag("two_stage"), det.get("num_queries", 300)?);
-    let layers = det.get("decoder_layers", 6)?;
+    let layers = det.few("decoder_layers", 6)?;
     list.table(format!("{root}.level_embed"), &[levels, w]);
     list.table(format!("{root}.query_position_embeddings.weight"), &[queries, if two_stage { w } else { 2 * w }]);
     let deformable = |list: &mut List, name: &str, heads: usize, points: usize| {
@@ -237,7 +246,7 @@ fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
         list.linear(&format!("{name}.output_proj"), &[w, w]);
         list.norm(&format!("{name}_layer_norm"), w);
     };
-    for (side, count) in [("encoder", det.get("encoder_layers", 6)?), ("decoder", layers)] {
+    for (side, count) in [("encoder", det.few("encoder_layers", 6)?), ("decoder", layers)] {
         let heads =
             det.get(if side == "encoder" { "encoder_attention_heads" } else { "decoder_attention_heads" }, 8)?;
         let points = det.get(if side == "encoder" { "encoder_n_points" } else { "decoder_n_points" }, 4)?;
@@ -331,7 +340,7 @@ fn region_encoder(list: &mut List, config: &Value, d: usize, h: usize) -> Result
     list.part(Component::RegionEncoder, "region encoder");
     let reg = Numbers(config, "region_encoder_cfg");
     let (e, hidden, pos) = (reg.get("embed_dims", d)?, reg.get("hidden_dims", 1024)?, reg.get("pos_dims", 256)?);
-    let (fuse, roi) = (reg.get("num_fuse", 5)?, reg.get("roi_size", 14)?);
+    let (fuse, roi) = (reg.few("num_fuse", 5)?, reg.few("roi_size", 14)?);
     let levels = config["level_scales"].as_array().map_or(3, Vec::len);
     for l in 0..levels {
         list.linear(&format!("region_encoder.mlvl_fuse.input_conv.{l}"), &[e, d + 2, 1, 1]);
@@ -360,7 +369,7 @@ fn decoder(list: &mut List, llm: &Numbers<'_>, h: usize) -> Result<()> {
     let (vocab, ffn) = (llm.get("vocab_size", 32000)?, llm.get("intermediate_size", 11008)?);
     list.part(Component::Embedding, group);
     list.matrix("llm.model.embed_tokens.weight", &[vocab, h]);
-    for i in 0..llm.get("num_hidden_layers", 32)? {
+    for i in 0..llm.few("num_hidden_layers", 32)? {
         let l = format!("llm.model.layers.{i}");
         list.part(Component::Attention, group);
         list.vector(format!("{l}.input_layernorm.weight"), h);

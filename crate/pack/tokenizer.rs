@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::Value as Gguf;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::checkpoint::read_json;
 use super::gguf::GgufHead;
+use super::manifest::MAX_TOKENIZER;
 use crate::error::{At, Code, Error, Result};
 
 /// Tokens that are appended to a vocabulary (`tokenizer_additions.json`).
@@ -86,6 +86,9 @@ fn to_bytes(json: &Value) -> Result<Vec<u8>> {
     serde_json::to_vec(json).map_err(|e| Error::internal(format!("tokenizer.json: {e}")))
 }
 
+/// llama.cpp's type of a token that is no text.
+const CONTROL: i64 = 3;
+
 /// From the metadata of a GGUF file: byte-level BPE that splits every digit off (golden/README.md 14.2).
 pub(crate) fn from_gguf(head: &GgufHead, added: &Added) -> Result<Vec<u8>> {
     let (model, pre) = (head.text("tokenizer.ggml.model"), head.text("tokenizer.ggml.pre"));
@@ -95,10 +98,8 @@ pub(crate) fn from_gguf(head: &GgufHead, added: &Added) -> Result<Vec<u8>> {
             .at("tokenizer.ggml"));
     }
     let texts = |key: &str| -> Result<Vec<&str>> {
-        let list = head.metadata.get(key).and_then(|v| v.to_vec().ok());
-        let texts =
-            list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect::<Option<Vec<_>>>());
-        texts.ok_or_else(|| invalid("not a list of texts").at(key))
+        let list = head.texts(key).ok_or_else(|| invalid("not a list of texts").at(key))?;
+        Ok(list.iter().map(String::as_str).collect())
     };
     let tokens = texts("tokenizer.ggml.tokens")?;
     let vocab: BTreeMap<&str, usize> = tokens.iter().enumerate().map(|(i, t)| (*t, i)).collect();
@@ -108,8 +109,8 @@ pub(crate) fn from_gguf(head: &GgufHead, added: &Added) -> Result<Vec<u8>> {
     let merges: Option<Vec<(&str, &str)>> =
         texts("tokenizer.ggml.merges")?.into_iter().map(|m| m.split_once(' ')).collect();
     let merges = merges.ok_or_else(|| invalid("a merge is not a pair").at("tokenizer.ggml.merges"))?;
-    let kinds = head.metadata.get("tokenizer.ggml.token_type").and_then(|v| v.to_vec().ok()).map_or(&[][..], |v| v);
-    let control = |(i, t): (usize, &&str)| matches!(kinds.get(i), Some(Gguf::I32(3))).then(|| special(i, t));
+    let kinds = head.wholes("tokenizer.ggml.token_type").unwrap_or_default();
+    let control = |(i, t): (usize, &&str)| (kinds.get(i) == Some(&CONTROL)).then(|| special(i, t));
     let mut list: Vec<Value> = tokens.iter().enumerate().filter_map(control).collect();
     list.extend(added.entries(tokens.len())?);
     to_bytes(&json!({
@@ -293,6 +294,11 @@ pub(crate) fn of_folder(dir: &Path, config: &Value) -> Result<Option<Vec<u8>>> {
             return Ok(None);
         }
         let blob = super::weights::Blob::open(&path)?;
+        if blob.len > MAX_TOKENIZER {
+            return Err(invalid("the tokenizer is too large")
+                .expected(format!("at most {MAX_TOKENIZER} bytes"), blob.len)
+                .at(path.display()));
+        }
         blob.read(0, blob.len as usize).map(Some)
     };
     if let Some(json) = read("tokenizer.json")? {

@@ -8,8 +8,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use sha2::{Digest, Sha256};
+
 use super::names;
 use super::pickle::Pickle;
+use super::reader::hex;
 use super::source::{TensorInfo, matrix};
 use crate::error::{At, Code, Error, Result};
 use crate::tensor::DType;
@@ -45,6 +48,20 @@ impl Blob {
             Error::new(Code::Io, format!("can't read bytes {at} to {end}: {e}")).at(self.path.display())
         })?;
         Ok(out)
+    }
+}
+
+impl Blob {
+    /// SHA-256 of the whole file, in hexadecimal digits.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < self.len {
+            let n = (self.len - at).min(1 << 20);
+            hash.update(self.read(at, n as usize)?);
+            at += n;
+        }
+        Ok(hex(&hash.finalize()))
     }
 }
 
@@ -210,7 +227,8 @@ impl Weights {
                 if width == 0 || !width.is_multiple_of(2) || heads.checked_mul(width) != Some(rows) {
                     return Err(Error::new(Code::PackInvalid, "the rows are not the config's heads")
                         .expected(format!("{heads} heads of an even width {width}"), format!("{rows} rows"))
-                        .at(name));
+                        .at(name)
+                        .at(self.file(name).unwrap_or_default()));
                 }
             }
         }
@@ -221,6 +239,17 @@ impl Weights {
         let entry = names::resolve(&self.tensors, name)?;
         let dtype = if self.lora.contains_key(name) { DType::F32 } else { entry.stored.dtype() };
         Some(TensorInfo { shape: entry.shape.clone(), dtype })
+    }
+
+    /// Name of the file that a tensor lies in.
+    pub(crate) fn file(&self, name: &str) -> Option<String> {
+        let path = match &names::resolve(&self.tensors, name)?.place {
+            Place::Range { blob, .. } | Place::Transposed { blob, .. } | Place::Joined { blob, .. } => {
+                &self.blobs[*blob].path
+            }
+            Place::Pickled { pickle, .. } => &self.pickles[*pickle].path,
+        };
+        Some(path.file_name()?.to_string_lossy().into_owned())
     }
 
     /// All bytes of a tensor.

@@ -120,11 +120,6 @@ pub(crate) fn gguf_head(metadata: &[(String, Meta)], tensors: &[Planned]) -> Res
     Ok(out)
 }
 
-fn io(path: &Path, what: &str, e: &std::io::Error) -> Error {
-    let code = if e.kind() == std::io::ErrorKind::StorageFull { Code::OutOfStorage } else { Code::Io };
-    Error::new(code, format!("can't {what}: {e}")).at(path.display())
-}
-
 /// A folder beside `out` that takes its place when everything is in it, and vanishes if that never happens.
 #[derive(Debug)]
 pub(crate) struct Staging {
@@ -155,7 +150,7 @@ impl Staging {
         };
         let dir = (0..).map(|i| beside(&if i == 0 { String::new() } else { format!("-{i}") })).find(|d| !d.exists());
         let dir = dir.ok_or_else(|| Error::internal("integers end"))?;
-        fs::create_dir_all(&dir).map_err(|e| io(&dir, "make the folder", &e))?;
+        fs::create_dir_all(&dir).map_err(|e| Error::writing(&dir, "make the folder", &e))?;
         Ok(Self { out: out.to_owned(), dir, done: false })
     }
 
@@ -175,10 +170,10 @@ impl Staging {
             file.write_all(&json)?;
             file.sync_all()
         };
-        write().map_err(|e| io(&path, "write", &e))?;
+        write().map_err(|e| Error::writing(&path, "write", &e))?;
         let old = self.dir.with_extension("old");
         let rename = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(|e| io(from, &format!("rename to {}", to.display()), &e))
+            fs::rename(from, to).map_err(|e| Error::writing(from, &format!("rename to {}", to.display()), &e))
         };
         let replaced = self.out.exists();
         if replaced {
@@ -192,7 +187,7 @@ impl Staging {
         }
         self.done = true;
         if replaced {
-            fs::remove_dir_all(&old).map_err(|e| io(&old, "remove the replaced pack", &e))?;
+            fs::remove_dir_all(&old).map_err(|e| Error::writing(&old, "remove the replaced pack", &e))?;
         }
         Ok(())
     }
@@ -229,7 +224,7 @@ impl Parts<'_> {
                     format!("{}.{:03}", self.file.name, self.file.parts.len())
                 };
                 let path = self.staging.dir.join(&name);
-                let file = File::create(&path).map_err(|e| io(&path, "write", &e))?;
+                let file = File::create(&path).map_err(|e| Error::writing(&path, "write", &e))?;
                 self.open = Some((file, Part { name, size: 0, sha256: String::new() }, Sha256::new()));
             }
             let Some((file, part, hash)) = &mut self.open else {
@@ -237,7 +232,7 @@ impl Parts<'_> {
             };
             let n = bytes.len().min((MAX_PART - part.size) as usize);
             let (now, later) = bytes.split_at(n);
-            file.write_all(now).map_err(|e| io(&self.staging.dir.join(&part.name), "write", &e))?;
+            file.write_all(now).map_err(|e| Error::writing(&self.staging.dir.join(&part.name), "write", &e))?;
             hash.update(now);
             part.size += n as u64;
             bytes = later;
@@ -250,7 +245,7 @@ impl Parts<'_> {
 
     fn close(&mut self) -> Result<()> {
         if let Some((file, mut part, hash)) = self.open.take() {
-            file.sync_all().map_err(|e| io(&self.staging.dir.join(&part.name), "write", &e))?;
+            file.sync_all().map_err(|e| Error::writing(&self.staging.dir.join(&part.name), "write", &e))?;
             part.sha256 = hex(&hash.finalize());
             self.file.parts.push(part);
         }

@@ -117,9 +117,9 @@ impl Model {
         stop: &Stop,
         progress: Option<Function>,
     ) -> Result<Photo, Thrown> {
-        let data = rgba.as_chunks::<4>().0.iter().flat_map(|p| [p[0], p[1], p[2]]).collect();
+        let rgb = Rgb::from_rgba(width, height, &rgba).map_err(thrown)?;
         drop(rgba);
-        self.open(&Rgb { width, height, data }, stop, progress).await
+        self.open(&rgb, stop, progress).await
     }
 
     async fn open(&self, rgb: &Rgb, stop: &Stop, progress: Option<Function>) -> Result<Photo, Thrown> {

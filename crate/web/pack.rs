@@ -61,6 +61,10 @@ impl Source for JsPack {
         self.index.get(name).map(|t| t.info.clone())
     }
 
+    fn file(&self, name: &str) -> Option<String> {
+        self.place(name).ok().map(|(file, _)| file.to_owned())
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let (file, range) = self.place(name)?;
         read_range(&self.reader, file, range).at(name)

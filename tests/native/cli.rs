@@ -449,3 +449,103 @@ fn a_reader_that_leaves_is_no_failure() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(!text(&out.stderr).contains("panicked"));
 }
+
+/// A call by the shell, which can limit and close what programs can't for their children.
+#[cfg(target_os = "linux")]
+fn shell(groma: &Groma, before: &str, args: &[&str], after: &str) -> Output {
+    let quoted = args.iter().map(|a| format!("'{a}'")).collect::<Vec<_>>().join(" ");
+    let command = groma.command(&[]);
+    let script = format!("{before} exec '{}' {quoted} {after}", command.get_program().to_str().unwrap());
+    let mut sh = Command::new("sh");
+    sh.args(["-c", &script]).current_dir(groma.folder.path()).stdin(Stdio::null());
+    sh.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).env_remove("GROMA_MODEL").env_remove("NO_COLOR");
+    sh.output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_named_and_nothing_stays() {
+    // A file of more than 512 bytes is refused as by a full disk; the signal that would end us is ignored.
+    const FULL: &str = "ulimit -f 1; trap '' XFSZ;";
+    let groma = Groma::new();
+    let (tiny, photo) = (golden("tiny"), golden("tiny/photo_A.png"));
+    for (args, file) in [
+        (vec!["convert", &tiny, "-o", "pack"], "tokenizer.json"),
+        (vec!["regions", &photo, "--model", &tiny, "--device", "cpu", "--overlay", "out.png"], "out.png"),
+        (vec!["verify", &tiny, "--device", "cpu", "--dump", "dump"], "dump.safetensors"),
+    ] {
+        let out = shell(&groma, FULL, &args, "");
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("error[out-of-storage]: ") && said.contains(file), "{args:?}: {said}");
+        assert!(said.contains("make room"), "{said}");
+        let left: Vec<_> = std::fs::read_dir(groma.folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        let left = left.iter().filter(|p| !p.is_dir() || std::fs::read_dir(p).unwrap().next().is_some());
+        assert_eq!(left.count(), 0, "{args:?} left something");
+    }
+    let out = shell(&groma, "", &["info", "--model", &tiny, "--device", "cpu"], "> /dev/full");
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("error[out-of-storage]: stdout: can't write"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_up_late_leaves_nothing_either() {
+    let groma = Groma::new();
+    // The tokenizer and the first file fit, the second does not; a pack that was there stays what it was.
+    let tiny = golden("tiny");
+    assert_eq!(groma.run(&["convert", &tiny, "-o", "pack"]).status.code(), Some(0));
+    let before = std::fs::read(groma.path("pack/model.json")).unwrap();
+    let size = |name: &str| std::fs::metadata(groma.path("pack").join(name)).unwrap().len();
+    let (first, second) = (size("perceiver.gguf.000"), size("decoder.gguf.000"));
+    let (less, more) = (first.min(second), first.max(second));
+    let blocks = (less + more) / 2 / 512;
+    let late = format!("ulimit -f {blocks}; trap '' XFSZ;");
+    let out = shell(&groma, &late, &["convert", &tiny, "-o", "pack", "--force"], "");
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("error[out-of-storage]"), "{said}");
+    assert!(said.contains(".gguf.000"), "{said}");
+    let names: Vec<_> = std::fs::read_dir(groma.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["pack"]);
+    assert_eq!(std::fs::read(groma.path("pack/model.json")).unwrap(), before);
+}
+
+#[test]
+fn nobody_listening_is_no_failure_of_verify() {
+    let groma = Groma::new();
+    std::fs::create_dir(groma.path("goldens")).unwrap();
+    std::fs::copy(golden("grammar.json"), groma.path("goldens/grammar.json")).unwrap();
+    let mut child = groma.start(&["verify", "goldens", "--device", "cpu"]);
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), String::new()));
+    let out = groma.run(&["verify", "goldens", "--device", "cpu"]);
+    assert!(text(&out.stdout).ends_with("all folders: 15 passed, 0 failed\n"), "{}", text(&out.stdout));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn errors_that_can_not_be_told_keep_their_status() {
+    let groma = Groma::new();
+    assert_eq!(shell(&groma, "", &["info", "--model", "nowhere"], "2> /dev/full").status.code(), Some(3));
+    assert_eq!(shell(&groma, "", &["info", "--model", "nowhere"], "2>&-").status.code(), Some(3));
+}
+
+/// Our own weights are a model before they are converted, if their bases are there.
+#[test]
+fn an_unconverted_folder_is_opened_with_its_bases() {
+    let groma = Groma::new();
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/groma-s");
+    let ours = ours.to_str().unwrap();
+    let out = groma.run(&["regions", &golden("tiny/photo_A.png"), "--model", ours, "--device", "cpu"]);
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(3) && said.contains("error[no-model]"), "{said}");
+    assert!(said.contains("vit_s_focus.onnx") && said.contains("npm run bases"), "{said}");
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let bases = std::env::var_os("GROMA_BASES").map_or(home.join(".cache/groma/bases"), PathBuf::from);
+    let mut command = groma.command(&["info", "--model", ours, "--device", "cpu", "--json"]);
+    let out = command.env("GROMA_BASES", bases).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let info: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(info["model"]["kind"], "checkpoint");
+}

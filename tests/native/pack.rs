@@ -3,4 +3,7 @@
 mod pack_common;
 mod pack_convert;
 mod pack_errors;
+#[cfg(feature = "cli")]
+mod pack_hub;
+mod pack_inputs;
 mod pack_real;

@@ -85,7 +85,7 @@ pub(crate) fn options(quant: &str) -> Options {
 }
 
 pub(crate) fn run(source: &Path, out: &Path, options: &Options) -> Result<Manifest> {
-    convert(source, out, options, &|p| assert!(p.done <= p.total, "{}", p.tensor))
+    convert(source, out, options, &|p| assert!(p.done <= p.total, "{}", p.item))
 }
 
 /// What converting the changed model fails with; nothing may stay behind.

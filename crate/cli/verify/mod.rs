@@ -11,6 +11,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use self::golden::{Golden, Numbers};
+use super::out::{Out, save, tell};
 use crate::error::{At, Code, Error, Result};
 use crate::groma::grounding::{self, Kind, Parser, Piece};
 use crate::tensor::Device;
@@ -53,7 +54,7 @@ pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&P
             }
             // an absent base is told at the end, after what can be judged
             Err(e) if e.code == Code::NoModel => {
-                eprintln!("{}: {e}", path.display());
+                tell(&format!("{}: {e}", path.display()));
                 without = Some(e);
             }
             Err(e) => return Err(e),
@@ -64,7 +65,7 @@ pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&P
         all.passed += one.passed;
         all.failed += one.failed;
     }
-    println!("all folders: {} passed, {} failed", all.passed, all.failed);
+    Out::stdout().say(&format!("all folders: {} passed, {} failed\n", all.passed, all.failed))?;
     without.map_or(Ok(all), Err)
 }
 
@@ -82,8 +83,10 @@ fn folder(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>
     if let Some(out) = dump {
         report.dump(out)?;
     }
-    println!("{}: {} passed, {} failed", report.name, report.summary.passed, report.summary.failed);
-    Ok(report.summary)
+    let Report { name, summary, mut out, unsaid, .. } = report;
+    unsaid?;
+    out.say(&format!("{name}: {} passed, {} failed\n", summary.passed, summary.failed))?;
+    Ok(summary)
 }
 
 /// Collects and prints comparisons.
@@ -94,15 +97,28 @@ struct Report<'a> {
     summary: Summary,
     given: BTreeMap<String, Numbers>,
     results: BTreeMap<String, Map<String, Value>>,
+    out: Out,
+    /// Why lines could not be said, where they could not: the verdict must not depend on it, but the status does.
+    unsaid: Result<()>,
 }
 
 impl<'a> Report<'a> {
     fn new(golden: &'a Golden, name: String, gpu: bool) -> Self {
-        Self { golden, name, gpu, summary: Summary::default(), given: BTreeMap::new(), results: BTreeMap::new() }
+        Self {
+            golden,
+            name,
+            gpu,
+            summary: Summary::default(),
+            given: BTreeMap::new(),
+            results: BTreeMap::new(),
+            out: Out::stdout(),
+            unsaid: Ok(()),
+        }
     }
 
     fn line(&mut self, pass: bool, name: &str, text: &str) {
-        println!("{} {}/{name}: {text}", if pass { "ok  " } else { "FAIL" }, self.name);
+        let said = self.out.say(&format!("{} {}/{name}: {text}\n", if pass { "ok  " } else { "FAIL" }, self.name));
+        self.unsaid = std::mem::replace(&mut self.unsaid, Ok(())).and(said);
         if pass { self.summary.passed += 1 } else { self.summary.failed += 1 }
     }
 
@@ -149,8 +165,7 @@ impl<'a> Report<'a> {
 
     /// Section 12's candidate form: `dump.safetensors` and `results.json`.
     fn dump(&self, out: &Path) -> Result<()> {
-        let io = |e: &dyn std::fmt::Display| Error::new(Code::Io, format!("can't be written: {e}")).at(out.display());
-        std::fs::create_dir_all(out).map_err(|e| io(&e))?;
+        std::fs::create_dir_all(out).map_err(|e| Error::writing(out, "make the folder", &e))?;
         let mut parts = Vec::new();
         for (name, numbers) in &self.given {
             let shape: Vec<usize> =
@@ -171,7 +186,8 @@ impl<'a> Report<'a> {
                 view.map(|v| (name.clone(), v)).map_err(|e| Error::internal(format!("{name}: {e}")))
             })
             .collect::<Result<Vec<_>>>()?;
-        safetensors::serialize_to_file(views, None, &out.join("dump.safetensors")).map_err(|e| io(&e))?;
+        let tensors = safetensors::serialize(views, None).map_err(|e| Error::internal(format!("the dump: {e}")))?;
+        save(&out.join("dump.safetensors"), &tensors)?;
         let keys = ["region_index", "match", "expanded_ids", "tokens", "ids"];
         let kept: BTreeMap<_, Map<String, Value>> = self
             .results
@@ -183,15 +199,15 @@ impl<'a> Report<'a> {
                 )
             })
             .collect();
-        let text = serde_json::to_vec(&kept).map_err(|e| io(&e))?;
-        std::fs::write(out.join("results.json"), text).map_err(|e| io(&e))
+        let text = serde_json::to_vec(&kept).map_err(|e| Error::internal(format!("the results: {e}")))?;
+        save(&out.join("results.json"), &text)
     }
 }
 
 /// Section 8.6: tokens of answers and the segments they mean.
 fn verify_grammar(path: &Path) -> Result<Summary> {
     let book = golden::json(path)?;
-    let mut summary = Summary::default();
+    let (mut summary, mut out) = (Summary::default(), Out::stdout());
     for (i, case) in book["cases"].as_array().cloned().unwrap_or_default().iter().enumerate() {
         let regions = usize::try_from(case["num_regions"].as_u64().unwrap_or(0)).unwrap_or(0);
         let mut parser = Parser::new(regions);
@@ -202,14 +218,11 @@ fn verify_grammar(path: &Path) -> Result<Summary> {
         parser.finish();
         let got: Vec<Value> = parser.segments().iter().map(shown).collect();
         let pass = Value::Array(got.clone()) == case["segments"];
-        println!(
-            "{} grammar/{i}: {}",
-            if pass { "ok  " } else { "FAIL" },
-            if pass { "equal".to_owned() } else { format!("{got:?}") }
-        );
+        let text = if pass { "equal".to_owned() } else { format!("{got:?}") };
+        out.say(&format!("{} grammar/{i}: {text}\n", if pass { "ok  " } else { "FAIL" }))?;
         if pass { summary.passed += 1 } else { summary.failed += 1 }
     }
-    println!("grammar: {} passed, {} failed", summary.passed, summary.failed);
+    out.say(&format!("grammar: {} passed, {} failed\n", summary.passed, summary.failed))?;
     Ok(summary)
 }
 
