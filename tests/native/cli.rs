@@ -225,8 +225,13 @@ fn regions_are_listed_and_filtered() {
     assert_eq!(none["regions"].as_array().unwrap().len(), 0);
     let one = groma.json(&[common.as_slice(), &["--json", "--limit", "1", "--nms", "0.1"]].concat());
     assert_eq!(one["regions"].as_array().unwrap()[..], regions[..1]);
-    let every = groma.json(&[common.as_slice(), &["--json", "--limit", "1000", "--nms", "1", "--min-score", "0"]].concat());
-    assert_eq!(every["regions"].as_array().unwrap().len(), 24, "every query of the proposer, not only max_region_num 12");
+    let every =
+        groma.json(&[common.as_slice(), &["--json", "--limit", "1000", "--nms", "1", "--min-score", "0"]].concat());
+    assert_eq!(
+        every["regions"].as_array().unwrap().len(),
+        24,
+        "every query of the proposer, not only max_region_num 12"
+    );
     let lines = groma.run(&[common.as_slice(), &["--limit", "2"]].concat());
     assert_eq!(text(&lines.stdout).lines().count(), 2);
 }
