@@ -34,8 +34,8 @@ export default defineConfig({
     },
   },
   projects: [
-    { name: "element", testMatch: /element.*\.spec\.ts/ },
-    { name: "page", testMatch: /page.*\.spec\.ts/ },
+    { name: "element", testMatch: /[\\/]element[^\\/]*\.spec\.ts$/ },
+    { name: "page", testMatch: /[\\/]page[^\\/]*\.spec\.ts$/ },
     { name: "gpu", testMatch: "gpu.spec.ts", timeout: 300_000 },
     { name: "memory", testMatch: "memory.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },

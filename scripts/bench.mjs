@@ -50,7 +50,7 @@ async function measure({ description, folder, pack, device, runs, tokens }) {
     const round = (done, all) => console.log(`round ${done + 1} of ${all} …`);
     return await model.bench(pack, runs, tokens, stop, round);
   } catch (error) {
-    throw new Error(error.message ?? String(error));
+    throw new Error(error.message ?? String(error), { cause: error });
   }
 }
 

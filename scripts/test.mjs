@@ -3,7 +3,6 @@
 import { existsSync } from "node:fs";
 
 import { buildSite } from "./build.mjs";
-import { lintWasm } from "./build-wasm.mjs";
 import { bringBases } from "./bases.mjs";
 import { answers, installPackages, run, say, tool } from "./lib.mjs";
 
@@ -25,7 +24,6 @@ await step("rust tests", async () => {
   await run("cargo", nextest ? ["nextest", "run"] : ["test"]);
 });
 await step("site", buildSite);
-await step("clippy for the browser", lintWasm);
 await step("lint", async () => {
   await tool("prettier", ["--check", "--log-level", "warn", "."]);
   await tool("eslint", ["."]);

@@ -17,5 +17,5 @@ test("embeds a live figure, which waits for consent", async ({ page, site }) => 
   await page.goto(new URL("docs/live/", site.url).href);
   await expect(page.locator("groma-chat").getByRole("button", { name: /^(Load|Start)/ })).toBeVisible();
   await expect(page.locator("groma-chat").getByRole("img", { name: "A cup of coffee" })).toBeVisible();
-  expect(fetched.filter((url) => url.includes('.gguf'))).toEqual([]);
+  expect(fetched.filter((url) => url.includes(".gguf"))).toEqual([]);
 });
