@@ -6,6 +6,8 @@ export default defineConfig({
   // The web app manifest and its icons, which keep their names.
   publicDir: "www/public",
   worker: { format: "es" },
+  // The examples of the documentation are projects of their own.
+  optimizeDeps: { entries: ["index.html", "tests/web/fixture/*.html"] },
   build: {
     target: "es2022",
     outDir: "dist",

@@ -23,6 +23,9 @@ const POLICY =
   "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; " +
   "img-src 'self' blob: data:; style-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'";
 
+const REFERENCE_POLICY =
+  "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
+
 /**
  * Serves a folder under a base path. `hook(request, response, path)` may answer instead (tests break things with it) by
  * returning true.
@@ -53,7 +56,8 @@ export function serve({ dir = join(root, "dist"), port = 0, base = "/", hook = (
       "content-length": Math.max(0, end - start + 1),
       "accept-ranges": "bytes",
       "cache-control": "no-cache",
-      "content-security-policy": POLICY,
+      // The generated reference styles itself inline; everything of ours does without.
+      "content-security-policy": /^docs\/(?!live\/)/.test(relative) ? REFERENCE_POLICY : POLICY,
       "x-content-type-options": "nosniff",
       "referrer-policy": "no-referrer",
       ...(range ? { "content-range": `bytes ${start}-${end}/${found.size}` } : {}),

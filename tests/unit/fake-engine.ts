@@ -103,7 +103,10 @@ export class FakeWorker implements Port {
     engine: () => Promise.resolve(this.engine),
     post: (message) =>
       this.#later(() => this.onmessage?.({ data: structuredClone(message) } as MessageEvent<ToPage>)),
-    fail: (kind) => this.failed.push(kind),
+    fail: (kind) => {
+      this.failed.push(kind);
+      return Promise.resolve();
+    },
   });
 
   constructor() {

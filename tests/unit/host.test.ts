@@ -19,7 +19,10 @@ beforeEach(() => {
     library: () => Promise.resolve(library),
     engine: () => Promise.resolve(engine),
     post: (message) => messages.push(message),
-    fail: (kind) => failed.push(kind),
+    fail: (kind) => {
+      failed.push(kind);
+      return Promise.resolve();
+    },
   });
 });
 

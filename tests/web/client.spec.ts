@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "@playwright/test";
 import type * as Api from "../../www/engine/index.js";
-import { PACKS } from "./packs.js";
+import { makePacks, PACKS } from "./packs.js";
 import { expect, kept, PHOTO, test, type Site } from "./site.js";
 
 declare global {
@@ -22,6 +22,7 @@ interface Description {
   readonly files: readonly { readonly parts: readonly { readonly name: string; readonly size: number }[] }[];
 }
 
+makePacks();
 const description = JSON.parse(readFileSync(join(PACKS, "tiny", "model.json"), "utf8")) as Description;
 const parts = description.files.flatMap((file) => file.parts);
 const largest = parts.reduce((a, b) => (a.size > b.size ? a : b));

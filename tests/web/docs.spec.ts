@@ -7,7 +7,7 @@ test("shows guides and the reference", async ({ page, site }) => {
   await expect(page.getByRole("heading", { name: "Quick start" })).toBeVisible();
   await page.getByRole("link", { name: "Troubleshooting", exact: false }).first().click();
   await expect(page.getByRole("cell", { name: "device-lost" })).toBeVisible();
-  await page.goto(new URL("docs/classes/Groma.html", site.url).href);
+  await page.goto(new URL("docs/classes/index.Groma.html", site.url).href);
   await expect(page.getByText("Whether the model is on this machine").first()).toBeVisible();
 });
 

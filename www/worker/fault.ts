@@ -26,8 +26,10 @@ export function watchDevices(): void {
   };
 }
 
-/** Lets it happen, after what is running now. */
-export function fail(kind: Fault["kind"]): void {
+const SEEN_BY_ALL_MS = 200;
+
+/** Lets it happen, after what is running now; settles when everyone has noticed. */
+export function fail(kind: Fault["kind"]): Promise<void> {
   setTimeout(() => {
     if (kind === "worker") throw new Error("forced to fail");
     if (kind === "trap") {
@@ -37,4 +39,5 @@ export function fail(kind: Fault["kind"]): void {
     for (const device of devices) device.destroy();
     devices.clear();
   });
+  return new Promise((resolve) => setTimeout(resolve, SEEN_BY_ALL_MS));
 }

@@ -2,7 +2,7 @@
 
 import { aborted, GromaError } from "../engine/error.js";
 import type { Method, Methods, ToPage, ToWorker } from "../engine/protocol.js";
-import type { Fault, LoadProgress } from "../engine/types.js";
+import type { Fault, LoadProgress, Segment } from "../engine/types.js";
 import { toPicture } from "./decode.js";
 import type { Engine, EngineModel, EnginePhoto } from "./engine.js";
 import type { Library } from "./library.js";
@@ -12,8 +12,8 @@ export interface Parts {
   readonly library: (inMemory: boolean) => Promise<Library>;
   readonly engine: () => Promise<Engine>;
   readonly post: (message: ToPage) => void;
-  /** Lets something fail, for tests. */
-  readonly fail: (kind: Fault["kind"]) => void;
+  /** Lets something fail, for tests; settles when it has. */
+  readonly fail: (kind: Fault["kind"]) => Promise<void>;
 }
 
 // The share of the one progress number that the download has; preparing the model has the rest.
@@ -40,6 +40,7 @@ export class Host {
   #tail: Promise<unknown> = Promise.resolve();
   #nextPhoto = 1;
   #fault: { readonly kind: Fault["kind"]; after: number } | undefined;
+  #failing: Promise<void> | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -99,16 +100,18 @@ export class Host {
       }),
 
     ask: ({ photo, request }, { signal, event }) =>
-      this.#alone(signal, () =>
-        this.#photo(photo).ask(
-          request,
-          (segment) => {
-            event(segment);
-            this.#count();
-          },
-          { signal },
-        ),
-      ),
+      this.#alone(signal, async () => {
+        const on = (segment: Segment) => {
+          event(segment);
+          this.#count();
+        };
+        const answer = await this.#photo(photo).ask(request, on, { signal });
+        // A forced failure belongs into its answer, however fast that was.
+        await this.#failing;
+        const trap = this.#trap();
+        if (trap) throw trap;
+        return answer;
+      }),
 
     recall: ({ photo, said }, { signal }) =>
       this.#alone(signal, async () => {
@@ -192,7 +195,7 @@ export class Host {
   /** One piece of an answer more: time to fail, where a test asked for it. */
   #count(): void {
     if (!this.#fault || --this.#fault.after > 0) return;
-    this.#parts.fail(this.#fault.kind);
+    this.#failing = this.#parts.fail(this.#fault.kind);
     this.#fault = undefined;
   }
 
