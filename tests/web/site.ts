@@ -82,9 +82,12 @@ export class Site {
     if (fate === "damage") body[body.length >> 1] = (body[body.length >> 1] ?? 0) ^ 1;
     response.writeHead(range ? 206 : 200, { "content-length": body.length });
     if (fate === "cut" || fate === "slow") {
-      response.write(body.subarray(0, body.length >> 1));
-      if (fate === "cut") setTimeout(() => response.destroy(), 100);
-      else setTimeout(() => response.end(body.subarray(body.length >> 1)), 4000);
+      // A cut comes when the browser has had time to read what was sent: a reset takes what waits unread along.
+      response.write(body.subarray(0, body.length >> 1), () => {
+        if (fate === "cut") setTimeout(() => response.destroy(), 1000);
+      });
+      if (fate === "cut") return true;
+      setTimeout(() => response.end(body.subarray(body.length >> 1)), 4000);
     } else response.end(body);
     return true;
   };
