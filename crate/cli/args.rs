@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::pack::Quant;
 use crate::tensor::DType;
 
 const STYLES: Styles = Styles::styled()
@@ -310,32 +312,8 @@ pub(super) struct Bench {
     #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
     pub random: Option<PathBuf>,
     /// The type of the random weights
-    #[arg(long, value_name = "TYPE", default_value = "q4_0", requires = "random")]
-    pub quant: RandomType,
-}
-
-/// A type of random weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(super) enum RandomType {
-    Q4_0,
-    Q4_1,
-    Q8_0,
-    F16,
-    F32,
-}
-
-impl RandomType {
-    /// As tensors have it.
-    pub(super) fn dtype(self) -> DType {
-        match self {
-            Self::Q4_0 => DType::Q4_0,
-            Self::Q4_1 => DType::Q4_1,
-            Self::Q8_0 => DType::Q8_0,
-            Self::F16 => DType::F16,
-            Self::F32 => DType::F32,
-        }
-    }
+    #[arg(long, value_name = "TYPE", default_value = "q4_0", requires = "random", value_parser = tensor_type())]
+    pub quant: DType,
 }
 
 /// `groma info`
@@ -368,6 +346,16 @@ impl FromStr for PixelBox {
         }
         Ok(Self(bbox))
     }
+}
+
+/// The words of tensor types: those of `--quant` but `keep`.
+fn tensor_type() -> impl TypedValueParser<Value = DType> {
+    let of = |word: &str| match Quant::parse(word) {
+        Some(Quant::To(dtype)) => Some(dtype),
+        _ => None,
+    };
+    let words = Quant::WORDS.into_iter().filter(move |word| of(word).is_some());
+    PossibleValuesParser::new(words).try_map(move |word| of(&word).ok_or("this is no type of tensors"))
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -70,10 +70,9 @@ async fn load(args: &Bench, aside: &Aside, cancel: &Cancel) -> Result<(Rc<Model>
             Ok((model, pack, rates))
         }
         Err((json, sha256)) => {
-            let load = async |run: &Run<'_>| Model::random(&json, args.quant.dtype(), &device, run).await;
+            let load = async |run: &Run<'_>| Model::random(&json, args.quant, &device, run).await;
             let model = with_run(aside, cancel, load).await?;
-            let pack =
-                json!({ "name": "random", "sha256": sha256, "quantisation": { "all": args.quant.dtype().as_str() } });
+            let pack = json!({ "name": "random", "sha256": sha256, "quantisation": { "all": args.quant.as_str() } });
             Ok((model, pack, rates))
         }
     }

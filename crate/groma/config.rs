@@ -305,9 +305,16 @@ pub const INDEX_TOKENS: usize = 100;
 impl Config {
     /// Reads `config.json`; refuses what the specification refuses.
     pub fn from_json(json: &Value) -> Result<Self> {
-        let parts = ["", "/perceiver_cfg", "/perceiver_cfg/vis_encoder_cfg", "/perceiver_cfg/ddetr_cfg", "/llm_cfg"];
+        let parts = [
+            "",
+            "/perceiver_cfg",
+            "/perceiver_cfg/vis_encoder_cfg",
+            "/perceiver_cfg/ddetr_cfg",
+            "/llm_cfg",
+            "/region_encoder_cfg",
+        ];
         // serde would take a list for a structure.
-        for part in parts.into_iter().chain(["/region_encoder_cfg"]) {
+        for part in parts {
             if json.pointer(part).is_some_and(|v| !v.is_object()) {
                 return Err(Error::new(Code::PackInvalid, "a part of the configuration is not a JSON object")
                     .at(if part.is_empty() { "/" } else { part })

@@ -312,7 +312,7 @@ pub fn without_stop<'a>(tokens: &'a [u32], stops: &[u32]) -> &'a [u32] {
 }
 
 /// The configuration's rules of selection.
-fn rules(model: &Model) -> Rules {
+pub(super) fn rules(model: &Model) -> Rules {
     let c = model.config();
     Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None }
 }

@@ -7,7 +7,7 @@ import { joinText, type GromaError, type Region, type Segment, type Task } from 
 import type { Highlight } from "./highlight.js";
 import { colour } from "./palette.js";
 import type { Turn } from "./session.js";
-import { seconds } from "./words.js";
+import { seconds, wordsOf } from "./words.js";
 
 /** What the transcript shows. */
 export interface TranscriptView {
@@ -123,18 +123,8 @@ function taskTag(task: Task): TemplateResult | typeof nothing {
 }
 
 function taskText(task: Task): string {
-  switch (task.kind) {
-    case "ask":
-      return task.question;
-    case "detect":
-      return task.label;
-    case "locate":
-      return task.phrase;
-    case "caption":
-      return "What is in this box?";
-    case "describe":
-      return "Describe this photo.";
-  }
+  if (task.kind === "caption") return "What is in this box?";
+  return task.kind === "describe" ? "Describe this photo." : wordsOf(task);
 }
 
 function nothingFound(task: Task): string {

@@ -39,6 +39,21 @@ export const NOTES: Record<DeviceNote, string> = {
   forced: "The model runs on the processor, as asked for.",
 };
 
+/** What was typed for a task. */
+export function wordsOf(task: Task): string {
+  switch (task.kind) {
+    case "ask":
+      return task.question;
+    case "detect":
+      return task.label;
+    case "locate":
+      return task.phrase;
+    case "caption":
+    case "describe":
+      return "";
+  }
+}
+
 /** Bytes as people read them. */
 export function megabytes(bytes: number): string {
   const mb = bytes / 1e6;

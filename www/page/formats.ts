@@ -2,8 +2,8 @@
 
 import { mentioned } from "../element/palette.js";
 import type { Turn } from "../element/session.js";
+import { wordsOf } from "../element/words.js";
 import { joinText, type Segment } from "../engine/index.js";
-import { wordsOf } from "./setting.js";
 
 /** The photo that an answer is about. */
 export interface About {

@@ -2,7 +2,7 @@
 
 import type { GromaChat } from "../element/chat.js";
 import { part } from "./dom.js";
-import { modelAddress, OWN_MODEL } from "./setting.js";
+import { modelAddress, ownModel } from "./setting.js";
 
 /** The dialog "Model". */
 export class ModelChoice {
@@ -60,8 +60,4 @@ export class ModelChoice {
   #radio(name: string, value: string): HTMLInputElement {
     return part(this.#form, `input[name=${name}][value=${value}]`, HTMLInputElement);
   }
-}
-
-function ownModel(): string {
-  return new URL(OWN_MODEL, document.baseURI).href;
 }

@@ -3,9 +3,9 @@
 import { boxesOfTask } from "../element/photo-view.js";
 import { colour, HUES, mentioned } from "../element/palette.js";
 import type { Turn } from "../element/session.js";
+import { wordsOf } from "../element/words.js";
 import type { Box, Region } from "../engine/index.js";
 import { asText, labelled } from "./formats.js";
-import { wordsOf } from "./setting.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 

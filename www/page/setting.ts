@@ -2,11 +2,9 @@
 
 import type { GromaChat } from "../element/chat.js";
 import { boxesOfTask } from "../element/photo-view.js";
-import { TASKS, type TaskName } from "../element/words.js";
-import type { Box, DeviceWish, Task } from "../engine/index.js";
+import { TASKS, type TaskName, wordsOf } from "../element/words.js";
+import type { Box, DeviceWish } from "../engine/index.js";
 
-/** The model that the page has of itself. */
-export const OWN_MODEL = "models/groma-s/";
 // No question speaks of more boxes than this, and an address may come from anywhere.
 const MOST_BOXES = 16;
 
@@ -22,6 +20,11 @@ export interface Setting {
   readonly sample?: string;
 }
 
+/** The address of the model that the page has of itself. */
+export function ownModel(): string {
+  return new URL("models/groma-s/", document.baseURI).href;
+}
+
 /** Reads an address. What can't be understood is left out: a link that was cut still opens the page. */
 export function readSetting(address: URL): Setting {
   const asked = address.searchParams;
@@ -30,7 +33,7 @@ export function readSetting(address: URL): Setting {
   const boxes = readBoxes(asked.get("boxes") ?? "");
   const model = asked.get("model") ?? "";
   return {
-    model: modelAddress(model) ?? new URL(OWN_MODEL, document.baseURI).href,
+    model: modelAddress(model) ?? ownModel(),
     device: device === "gpu" || device === "cpu" ? device : "auto",
     exact: asked.get("numerics") === "exact",
     ...(task ? { task } : {}),
@@ -61,24 +64,8 @@ export function writeSetting(page: URL, chat: GromaChat, sample: string | undefi
   if (sample) asked.set("sample", sample);
   if (chat.device !== "auto") asked.set("device", chat.device);
   if (chat.numerics === "exact") asked.set("numerics", "exact");
-  const own = new URL(OWN_MODEL, document.baseURI).href;
-  if (chat.model !== own) asked.set("model", chat.model);
+  if (chat.model !== ownModel()) asked.set("model", chat.model);
   return address;
-}
-
-/** What was typed for a task. */
-export function wordsOf(task: Task): string {
-  switch (task.kind) {
-    case "ask":
-      return task.question;
-    case "detect":
-      return task.label;
-    case "locate":
-      return task.phrase;
-    case "caption":
-    case "describe":
-      return "";
-  }
 }
 
 function readBoxes(text: string): Box[] {

@@ -2,11 +2,12 @@
 
 import type { GromaChat } from "../element/chat.js";
 import type { Turn } from "../element/session.js";
+import { wordsOf } from "../element/words.js";
 import { download, part } from "./dom.js";
 import { asCoco, asJson, asText, type About } from "./formats.js";
 import { asPng, asSvg } from "./overlay.js";
 import type { Samples } from "./samples.js";
-import { wordsOf, writeSetting } from "./setting.js";
+import { writeSetting } from "./setting.js";
 
 const FORMATS = { text: asText, json: asJson, coco: asCoco };
 const PICTURES = { png: asPng, svg: asSvg };

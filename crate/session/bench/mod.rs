@@ -10,8 +10,9 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use self::stages::{Counts, Stage, Times};
 use self::stages::{Moment, Stages, Work};
+pub use self::stages::{Stage, Times};
+use super::photo::rules;
 use super::{Model, Photo, Request, Sources, Task, Text, photo_tokens_plan};
 use crate::error::{Code, Error, Result};
 use crate::groma::decoder::Ending;
@@ -19,7 +20,7 @@ use crate::groma::preprocess::{self, Rgb};
 use crate::groma::prompt::{self, Row};
 use crate::groma::sample::Sampler;
 use crate::groma::{encoder, select};
-use crate::tensor::gpu::lower;
+use crate::tensor::gpu::{Counters, lower};
 use crate::tensor::plan::{CacheWork, Run, Step};
 use crate::tensor::probe::Rates;
 use crate::tensor::{Device, Plan, Tensor};
@@ -73,7 +74,7 @@ pub struct Decode {
     /// Bytes that must be read at least: every weight once, every cached key and value once.
     pub ideal_bytes_per_token: u64,
     /// Totals of the counted tokens.
-    pub counters: Counts,
+    pub counters: Counters,
 }
 
 /// A second question about the same photo.
@@ -280,10 +281,7 @@ impl Bench<'_> {
         vision.compiled.run_stages(self.run, &mut |stage| stages.end(stage, Work::of(plan, stage))).await?;
         stages.begin();
         let read = device.read_f32(&[&proposals.boxes, &proposals.scores]).await?;
-        let c = model.config();
-        let rules =
-            select::Rules { nms: c.nms_thres, score: c.box_score_thres, max: c.max_region_num, shuffle_seed: None };
-        let boxes = select::select(read[0].as_chunks().0, &read[1], &[], &rules)?.boxes;
+        let boxes = select::select(read[0].as_chunks().0, &read[1], &[], &rules(model))?.boxes;
         stages.end("select", Work::bytes(20 * read[1].len()));
         stages.begin();
         let (plan, regions) = photo_tokens_plan(model, &vision.seen.maps, &boxes, false)?;
@@ -362,7 +360,7 @@ impl Bench<'_> {
             dispatches_other,
             bytes_per_token: weights + cache.bytes,
             ideal_bytes_per_token: weights + cache.ideal_bytes,
-            counters: stages.counts("decode"),
+            counters: stages.counters("decode"),
         })
     }
 

@@ -7,46 +7,6 @@ use crate::tensor::gpu::Counters;
 use crate::tensor::probe::Rates;
 use crate::tensor::{Device, Plan};
 
-/// What the GPU was asked for. All zero where there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it; see Counters")]
-pub struct Counts {
-    pub dispatches: u64,
-    pub passes: u64,
-    pub submits: u64,
-    pub readbacks: u64,
-    pub bind_groups_created: u64,
-    pub buffers_created: u64,
-    pub bytes_up: u64,
-    pub bytes_down: u64,
-}
-
-impl Counts {
-    fn of(c: &Counters) -> Self {
-        Self {
-            dispatches: c.dispatches,
-            passes: c.passes,
-            submits: c.submits,
-            readbacks: c.readbacks,
-            bind_groups_created: c.bind_groups_created,
-            buffers_created: c.buffers_created,
-            bytes_up: c.bytes_up,
-            bytes_down: c.bytes_down,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.dispatches += other.dispatches;
-        self.passes += other.passes;
-        self.submits += other.submits;
-        self.readbacks += other.readbacks;
-        self.bind_groups_created += other.bind_groups_created;
-        self.buffers_created += other.buffers_created;
-        self.bytes_up += other.bytes_up;
-        self.bytes_down += other.bytes_down;
-    }
-}
-
 /// What the GPU was asked for so far; zeros on the processor.
 pub(super) fn counters(device: &Device) -> Counters {
     match device {
@@ -80,7 +40,7 @@ pub struct Stage {
     /// What the device's measured rates allow.
     pub floor_ms: f64,
     /// What the GPU was asked for in the last run.
-    pub counters: Counts,
+    pub counters: Counters,
     #[serde(skip)]
     runs: Vec<f64>,
 }
@@ -140,7 +100,7 @@ impl Stages {
                 flops: 0,
                 bytes: 0,
                 floor_ms: 0.0,
-                counters: Counts::default(),
+                counters: Counters::default(),
                 runs: Vec::new(),
             });
             self.all.len() - 1
@@ -167,7 +127,6 @@ impl Stages {
     /// The same for a stretch between two moments.
     pub(super) fn end_between(&mut self, from: Moment, until: Moment, name: &str, work: Work) {
         let ms = until.at.duration_since(from.at).as_secs_f64() * 1e3;
-        let counts = Counts::of(&until.counters.since(&from.counters));
         let stage = self.named(name);
         match stage.runs.first_mut() {
             Some(run) => *run += ms,
@@ -175,12 +134,12 @@ impl Stages {
         }
         stage.flops += work.flops;
         stage.bytes += work.bytes;
-        stage.counters.add(&counts);
+        stage.counters += until.counters.since(&from.counters);
     }
 
     /// What the GPU was asked for in a stage.
-    pub(super) fn counts(&self, name: &str) -> Counts {
-        self.all.iter().find(|s| s.name == name).map_or_else(Counts::default, |s| s.counters)
+    pub(super) fn counters(&self, name: &str) -> Counters {
+        self.all.iter().find(|s| s.name == name).map_or_else(Counters::default, |s| s.counters)
     }
 
     /// Adds another round's runs.

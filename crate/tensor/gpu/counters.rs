@@ -1,9 +1,12 @@
 //! What the GPU was asked to do and holds, counted where it happens.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Totals since the device was made; take the difference of two snapshots.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use serde::Serialize;
+
+/// Totals since the device was made; take the difference of two snapshots. As JSON: what was done, not what is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Dispatches encoded.
     pub dispatches: u64,
@@ -22,12 +25,16 @@ pub struct Counters {
     /// Bytes read by the host.
     pub bytes_down: u64,
     /// Bytes held now: weights.
+    #[serde(skip)]
     pub weight_bytes: u64,
     /// Bytes held now: tensors that outlive plans and are not weights (caches, what stages hand on).
+    #[serde(skip)]
     pub kept_bytes: u64,
     /// Bytes held now: temporaries and parameters of plans, staging.
+    #[serde(skip)]
     pub temporary_bytes: u64,
     /// The most bytes held at any time.
+    #[serde(skip)]
     pub peak_bytes: u64,
 }
 
@@ -52,6 +59,23 @@ impl Counters {
             bytes_down: self.bytes_down - earlier.bytes_down,
             ..*self
         }
+    }
+}
+
+/// Adds what happened in another stretch; what is held is the later one's.
+impl AddAssign for Counters {
+    fn add_assign(&mut self, later: Counters) {
+        *self = Counters {
+            dispatches: self.dispatches + later.dispatches,
+            passes: self.passes + later.passes,
+            submits: self.submits + later.submits,
+            readbacks: self.readbacks + later.readbacks,
+            bind_groups_created: self.bind_groups_created + later.bind_groups_created,
+            buffers_created: self.buffers_created + later.buffers_created,
+            bytes_up: self.bytes_up + later.bytes_up,
+            bytes_down: self.bytes_down + later.bytes_down,
+            ..later
+        };
     }
 }
 
