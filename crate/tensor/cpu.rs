@@ -1,15 +1,14 @@
 //! The CPU device: what the twins read and write, and how a plan is walked there.
 //!
-//! Numbers are plain vectors; candle multiplies matrices and holds quantised ones.
+//! Numbers are plain vectors; candle multiplies matrices.
 
-use std::borrow::Cow;
-use std::sync::{OnceLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{Device as Candle, Module};
+use candle_core::Device as Candle;
 
-use super::blocks::{self, DType};
+use super::blocks;
 use super::device::{Numerics, Storage, Tensor};
+use super::int8::{self, Rounded};
 use super::plan::{Plan, Run, Value};
 use crate::error::{Error, Result};
 
@@ -20,20 +19,11 @@ pub enum CpuData {
     F32(Vec<f32>),
     /// Ids or state.
     U32(Vec<u32>),
-    /// f16 or quantised blocks as files have them, and candle's copy of them once `fast` numerics asked for it.
-    Blocks {
-        /// The bytes.
-        bytes: Vec<u8>,
-        /// candle's form.
-        quantised: OnceLock<QMatMul>,
-    },
+    /// f16 or quantised blocks as files have them.
+    Blocks(Vec<u8>),
 }
 
 impl CpuData {
-    pub(crate) fn blocks(bytes: Vec<u8>) -> Self {
-        CpuData::Blocks { bytes, quantised: OnceLock::new() }
-    }
-
     pub(crate) fn f32(&self) -> Result<&[f32]> {
         match self {
             CpuData::F32(v) => Ok(v),
@@ -60,7 +50,7 @@ impl CpuData {
         match self {
             CpuData::F32(v) => Ok(bytemuck::cast_slice(v)),
             CpuData::U32(v) => Ok(bytemuck::cast_slice(v)),
-            CpuData::Blocks { .. } => Err(Error::internal("f32 numbers or ids expected")),
+            CpuData::Blocks(_) => Err(Error::internal("f32 numbers or ids expected")),
         }
     }
 
@@ -69,7 +59,7 @@ impl CpuData {
         match self {
             CpuData::F32(v) => Ok(bytemuck::cast_slice_mut(v)),
             CpuData::U32(v) => Ok(bytemuck::cast_slice_mut(v)),
-            CpuData::Blocks { .. } => Err(Error::internal("f32 numbers or ids expected")),
+            CpuData::Blocks(_) => Err(Error::internal("f32 numbers or ids expected")),
         }
     }
 
@@ -102,9 +92,12 @@ impl Tensor {
         let cols = self.cols();
         match &*self.cpu()? {
             CpuData::F32(v) => out.copy_from_slice(&v[first * cols..(first + count) * cols]),
-            CpuData::Blocks { bytes, .. } => {
+            CpuData::Blocks(bytes) => {
                 let row = self.dtype().row_bytes(cols)?;
-                blocks::decode(self.dtype(), &bytes[first * row..(first + count) * row], out);
+                in_parts(out, cols, cols, |at, out| {
+                    let first = first + at;
+                    blocks::decode(self.dtype(), &bytes[first * row..][..out.len() / cols * row], out);
+                });
             }
             CpuData::U32(_) => return Err(Error::internal(format!("{} is no weight", self.label()))),
         }
@@ -234,6 +227,21 @@ pub(super) async fn run(plan: &Plan, numerics: Numerics, ctx: &Run<'_>, done: &m
 
 /// Up to so many rows a packed multiplication does not pay.
 const FEW_ROWS: usize = 4;
+/// Numbers that a thread reads at least before another one is asked to help.
+const PART: usize = 1 << 15;
+
+/// Calls `each` for runs of whole rows of `out` (and the number of their first row), on all threads there are. Making a
+/// row costs about `cost` numbers read.
+pub(crate) fn in_parts(out: &mut [f32], row: usize, cost: usize, each: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = (PART / cost.max(1)).max(1);
+    #[cfg(not(target_arch = "wasm32"))]
+    if out.len() > rows * row {
+        use rayon::prelude::*;
+        out.par_chunks_mut(rows * row).enumerate().for_each(|(part, out)| each(part * rows, out));
+        return;
+    }
+    each(0, out);
+}
 
 /// `x [t, k] · w[first..first + count, :]ᵀ` into a fresh `[t, count]` vector.
 pub(crate) fn product(
@@ -245,17 +253,46 @@ pub(crate) fn product(
     numerics: Numerics,
 ) -> Result<Vec<f32>> {
     let k = w.cols();
-    // with more rows the f32 product is faster, and closer
-    let fast = numerics == Numerics::Fast && t < FEW_ROWS && first == 0 && count == w.rows();
-    if fast && let Some(y) = quantised_product(x, t, w)? {
-        return Ok(y);
-    }
     if t < FEW_ROWS {
-        return few_rows(x, t, w, first, count);
+        let mut out = vec![0.0; t * count];
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(count)) {
+            // with more rows the f32 product is faster, and closer
+            vector_product(x, w, first, out, numerics)?;
+        }
+        return Ok(out);
     }
     let mut panel = vec![0.0; count * k];
     w.decode_rows(first, count, &mut panel)?;
     matmul_t(x, &panel, t, k, count)
+}
+
+/// `x [k] · w[first..first + out.len(), :]ᵀ`.
+fn vector_product(x: &[f32], w: &Tensor, first: usize, out: &mut [f32], numerics: Numerics) -> Result<()> {
+    let (k, dtype) = (x.len(), w.dtype());
+    let row_bytes = dtype.row_bytes(k)?;
+    match &*w.cpu()? {
+        CpuData::F32(v) => in_parts(out, 1, k, |at, out| {
+            let rows = v[(first + at) * k..].chunks_exact(k);
+            out.iter_mut().zip(rows).for_each(|(o, row)| *o = dot(x, row));
+        }),
+        CpuData::Blocks(bytes) if numerics == Numerics::Fast && int8::reads(dtype) => {
+            let x = Rounded::of(x);
+            in_parts(out, 1, k, |at, out| {
+                let rows = bytes[(first + at) * row_bytes..].chunks_exact(row_bytes);
+                out.iter_mut().zip(rows).for_each(|(o, row)| *o = int8::dot(dtype, row, &x));
+            });
+        }
+        CpuData::Blocks(bytes) => in_parts(out, 1, k, |at, out| {
+            let mut numbers = vec![0.0; k];
+            let rows = bytes[(first + at) * row_bytes..].chunks_exact(row_bytes);
+            for (o, row) in out.iter_mut().zip(rows) {
+                blocks::decode(dtype, row, &mut numbers);
+                *o = dot(x, &numbers);
+            }
+        }),
+        CpuData::U32(_) => return Err(Error::internal(format!("{} is no weight", w.label()))),
+    }
+    Ok(())
 }
 
 /// `a [m, k] · b [n, k]ᵀ` by candle.
@@ -272,27 +309,11 @@ pub(crate) fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Resu
     Ok(a.matmul(&b)?.flatten_all()?.to_vec1()?)
 }
 
-/// A product with so few rows that a packed multiplication does not pay: row by row, decoded once.
-fn few_rows(x: &[f32], t: usize, w: &Tensor, first: usize, count: usize) -> Result<Vec<f32>> {
-    let k = w.cols();
-    let mut out = vec![0.0; t * count];
-    let data = w.cpu()?;
-    let row_bytes = w.dtype().row_bytes(k)?;
-    let mut scratch = vec![0.0; k];
-    for n in 0..count {
-        let row: Cow<'_, [f32]> = match &*data {
-            CpuData::F32(v) => Cow::Borrowed(&v[(first + n) * k..(first + n + 1) * k]),
-            CpuData::Blocks { bytes, .. } => {
-                blocks::decode(w.dtype(), &bytes[(first + n) * row_bytes..(first + n + 1) * row_bytes], &mut scratch);
-                Cow::Borrowed(&scratch)
-            }
-            CpuData::U32(_) => return Err(Error::internal(format!("{} is no weight", w.label()))),
-        };
-        for i in 0..t {
-            out[i * count + n] = dot(&x[i * k..(i + 1) * k], &row);
-        }
-    }
-    Ok(out)
+/// The sum of what `of` makes of every number, in eight lanes of f64.
+pub(crate) fn sum(x: &[f32], of: impl Fn(f64) -> f64) -> f64 {
+    let (chunks, tail) = x.as_chunks::<8>();
+    let lanes = chunks.iter().fold([0f64; 8], |s, c| std::array::from_fn(|i| s[i] + of(f64::from(c[i]))));
+    lanes.iter().sum::<f64>() + tail.iter().map(|v| of(f64::from(*v))).sum::<f64>()
 }
 
 /// A dot product in sixteen lanes, so that compilers make vector code of it and rounding stays small.
@@ -307,24 +328,4 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let tail: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     lanes.iter().sum::<f32>() + tail
-}
-
-fn quantised_product(x: &[f32], t: usize, w: &Tensor) -> Result<Option<Vec<f32>>> {
-    let kind = match w.dtype() {
-        DType::Q8_0 => GgmlDType::Q8_0,
-        DType::Q4_0 => GgmlDType::Q4_0,
-        DType::Q4_1 => GgmlDType::Q4_1,
-        _ => return Ok(None),
-    };
-    let data = w.cpu()?;
-    let CpuData::Blocks { bytes, quantised } = &*data else { return Ok(None) };
-    if quantised.get().is_none() {
-        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Candle::Cpu, kind)?;
-        let q = QMatMul::from_qtensor(QTensor::new(storage, (w.rows(), w.cols()))?)?;
-        // another thread may have been first; both are the same
-        let _ = quantised.set(q);
-    }
-    let q = quantised.get().expect("set above");
-    let x = candle_core::Tensor::from_slice(x, (t, w.cols()), &Candle::Cpu)?;
-    Ok(Some(q.forward(&x)?.flatten_all()?.to_vec1()?))
 }

@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Result};
 pub enum Numerics {
     /// Activations stay f32, weights are decoded a row at a time. What equality is claimed for.
     Exact,
-    /// candle's quantised products, which round activations to int8 blocks.
+    /// Activations are rounded to blocks of int8 where a row meets quantised weights (`int8.rs`).
     Fast,
 }
 
@@ -144,7 +144,7 @@ impl Device {
                 CpuData::F32(out)
             }
             DType::U32 => CpuData::U32(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()),
-            _ => CpuData::blocks(bytes),
+            _ => CpuData::Blocks(bytes),
         }));
         Ok(Tensor::new(label, shape, dtype, storage))
     }

@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod cpu;
 pub mod device;
 pub mod gpu;
+mod int8;
 pub mod ops;
 pub mod plan;
 pub mod probe;

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -194,6 +194,12 @@ def ridge_start(model: Stage1, photos: list[Photo], nouns: Nouns, c: GromaConfig
     return whiten.ridge_start(model, batches)
 
 
+def resized(c: GromaConfig, image_size: int) -> GromaConfig:
+    """The same model for views of another size; region boxes always lie on 448 pixels, so strides make up for it."""
+    strides = tuple(x * c.image_size / image_size for x in c.region.featmap_strides)
+    return replace(c, image_size=image_size, region=replace(c.region, featmap_strides=strides))
+
+
 def startable(model: Stage1) -> set[str]:
     """What a start may set: all that is trained, and the projection into the decoder's space."""
     return {n for n, p in model.named_parameters() if p.requires_grad or ".updims." in n}
@@ -225,6 +231,7 @@ def main() -> None:
     s = load_settings(options.config, "proposer", options.set)
     start_torch(s.threads, s.seed)
     c = GromaConfig.load(s.model)
+    c = resized(c, s.image_size or c.image_size)
     photos = [p for path in s.photos for p in read_jsonl(path)]
     table = bases.decoder_of(s.decoder_base)["llm.model.embed_tokens.weight"]
     nouns = Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer_of(s.decoder_base))

@@ -32,6 +32,7 @@ class Settings:
     workers: int = 0
     save_minutes: float = 4.0
     encoder_from: int = 12  # blocks from this one on are trained; the layer count freezes the encoder
+    image_size: int = 0  # of stage 1's views; 0 is the model's own, smaller ones make early steps cheap
     crop: float = 0.0
     crop_side: list[float] = field(default_factory=lambda: [0.4, 0.9])
     flip: float = 0.5

@@ -1,6 +1,6 @@
 //! Softmax attention, whole (encoder, proposer) and over a cache (decoder); no `[T, T]` matrix outlives a head.
 
-use super::want_size;
+use super::{act::exp, want_size};
 use crate::error::{Error, Result};
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
@@ -61,27 +61,41 @@ fn pack(x: &[f32], rows: usize, stride: usize, first: usize, width: usize) -> Ve
 
 /// Softmax in place over the first `n` numbers of a row; the rest becomes 0.
 pub(crate) fn softmax(row: &mut [f32], n: usize) {
-    let max = row[..n].iter().copied().fold(f32::MIN, f32::max);
-    let mut sum = 0f64;
-    for v in &mut row[..n] {
-        *v = (*v - max).exp();
-        sum += f64::from(*v);
-    }
-    let inv = (1.0 / sum) as f32;
-    row[..n].iter_mut().for_each(|v| *v *= inv);
-    row[n..].fill(0.0);
+    let (row, rest) = row.split_at_mut(n);
+    rest.fill(0.0);
+    // in lanes, so that compilers make vector code of it
+    let (chunks, tail) = row.as_chunks::<8>();
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let lanes = chunks.iter().fold([f32::MIN; 8], |m, c| std::array::from_fn(|i| larger(m[i], c[i])));
+    let max = lanes.iter().chain(tail).copied().fold(f32::MIN, larger);
+    row.iter_mut().for_each(|v| *v = exp(*v - max));
+    let inv = (1.0 / cpu::sum(row, |v| v)) as f32;
+    row.iter_mut().for_each(|v| *v *= inv);
 }
 
 /// One head: `q [a, width]`, `k` and `v` `[b, width]`, row i of q sees the first `see(i)` rows of k.
-fn head(mut q: Vec<f32>, k: &[f32], v: &[f32], width: usize, see: impl Fn(usize) -> usize) -> Result<Vec<f32>> {
+fn head(mut q: Vec<f32>, k: &[f32], v: &[f32], width: usize, see: impl Fn(usize) -> usize + Sync) -> Result<Vec<f32>> {
     let scale = 1.0 / (width as f32).sqrt();
     q.iter_mut().for_each(|v| *v *= scale);
     let (a, b) = (q.len() / width, k.len() / width);
     let mut s = cpu::matmul_t(&q, k, a, width, b)?;
-    for (i, row) in s.chunks_exact_mut(b).enumerate() {
-        softmax(row, see(i));
-    }
+    cpu::in_parts(&mut s, b, 4 * b, |top, s| {
+        s.chunks_exact_mut(b).enumerate().for_each(|(i, row)| softmax(row, see(top + i)));
+    });
     cpu::matmul(&s, v, a, b, width)
+}
+
+/// One query of one head over keys and values as the cache has them: its numbers are those from `first` on in rows of
+/// `stride`.
+fn one_query(q: &[f32], keys: &[f32], values: &[f32], (stride, first): (usize, usize), y: &mut [f32]) {
+    let (scale, mine) = (1.0 / (q.len() as f32).sqrt(), first..first + q.len());
+    let mut shares: Vec<f32> = keys.chunks_exact(stride).map(|k| cpu::dot(q, &k[mine.clone()]) * scale).collect();
+    let count = shares.len();
+    softmax(&mut shares, count);
+    y.fill(0.0);
+    for (share, v) in shares.iter().zip(values.chunks_exact(stride)) {
+        y.iter_mut().zip(&v[mine.clone()]).for_each(|(y, v)| *y += share * v);
+    }
 }
 
 /// Query rows of one unit of the twin.
@@ -208,15 +222,21 @@ impl Op for CachedAttention {
         let q = io.f32(self.q)?;
         let (keys, values) = (io.f32(self.cache[0])?, io.f32(self.cache[1])?);
         let mut y = io.f32_mut(self.y)?;
-        let units = if self.rows == 1 { 0..self.heads } else { unit..unit + 1 };
-        for h in units {
-            let total = (past + self.rows).min(self.capacity);
-            let k = pack(&keys, total, stride, h / group * w, w);
-            let v = pack(&values, total, stride, h / group * w, w);
-            let out = head(pack(&q, self.rows, self.heads * w, h * w, w), &k, &v, w, |i| (past + i + 1).min(total))?;
-            for (r, row) in out.chunks_exact(w).enumerate() {
-                y[r * self.heads * w + h * w..][..w].copy_from_slice(row);
-            }
+        let total = (past + self.rows).min(self.capacity);
+        if self.rows == 1 {
+            let (q, keys, values): (&[f32], &[f32], &[f32]) = (&q, &keys[..total * stride], &values[..total * stride]);
+            cpu::in_parts(&mut y, w, 2 * total * w, |top, y| {
+                for (h, y) in (top..).zip(y.chunks_exact_mut(w)) {
+                    one_query(&q[h * w..(h + 1) * w], keys, values, (stride, h / group * w), y);
+                }
+            });
+            return Ok(());
+        }
+        let (h, kv) = (unit, unit / group * w);
+        let (k, v) = (pack(&keys, total, stride, kv, w), pack(&values, total, stride, kv, w));
+        let out = head(pack(&q, self.rows, self.heads * w, h * w, w), &k, &v, w, |i| (past + i + 1).min(total))?;
+        for (r, row) in out.chunks_exact(w).enumerate() {
+            y[r * self.heads * w + h * w..][..w].copy_from_slice(row);
         }
         Ok(())
     }

@@ -172,7 +172,7 @@ impl Op for Conv2d {
             let b = b.numbers()?;
             part.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(b.iter()).for_each(|(y, b)| *y += b));
         }
-        part.iter_mut().for_each(|v| *v = self.act.apply(*v));
+        self.act.apply_to(part);
         Ok(())
     }
 

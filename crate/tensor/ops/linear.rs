@@ -3,7 +3,7 @@
 use super::{Act, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::{self, CpuIo};
-use crate::tensor::device::{Numerics, Tensor};
+use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{Read, Write, gemm, matvec};
 use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
@@ -116,22 +116,30 @@ impl Op for LinearOp {
         let first = unit * self.panel();
         let count = self.panel().min(out - first);
         let x = io.f32(self.x)?;
-        let numerics = if self.units_are_whole() { io.numerics } else { Numerics::Exact };
-        let product = cpu::product(&x, self.rows, w, first, count, numerics)?;
+        let product = cpu::product(&x, self.rows, w, first, count, io.numerics)?;
         let bias = self.layer.bias.as_ref().map(Tensor::numbers).transpose()?;
         let scale = self.layer.scale.as_ref().map(Tensor::numbers).transpose()?;
         let residual = self.layer.residual.map(|r| io.f32(r)).transpose()?;
-        let mut y = io.f32_mut(self.y)?;
-        for row in 0..self.rows {
-            for (c, v) in product[row * count..(row + 1) * count].iter().enumerate() {
-                let n = first + c;
-                let mut v = self.layer.act.apply(v + bias.as_ref().map_or(0.0, |b| b[n]));
-                if let Some(s) = &scale {
-                    v *= s[n];
+        let mine = first..first + count;
+        let (bias, scale) = (bias.as_ref().map(|b| &b[mine.clone()]), scale.as_ref().map(|s| &s[mine.clone()]));
+        let (residual, act) = (residual.as_deref(), self.layer.act);
+        cpu::in_parts(&mut io.f32_mut(self.y)?, out, 4 * count, |top, y| {
+            for (row, y) in y.chunks_exact_mut(out).enumerate() {
+                let row = top + row;
+                let y = &mut y[mine.clone()];
+                y.copy_from_slice(&product[row * count..(row + 1) * count]);
+                if let Some(bias) = bias {
+                    y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
                 }
-                y[row * out + n] = residual.as_ref().map_or(0.0, |r| r[row * out + n]) + v;
+                act.apply_to(y);
+                if let Some(scale) = scale {
+                    y.iter_mut().zip(scale).for_each(|(y, s)| *y *= s);
+                }
+                if let Some(residual) = residual {
+                    y.iter_mut().zip(&residual[row * out + first..]).for_each(|(y, r)| *y += r);
+                }
             }
-        }
+        });
         Ok(())
     }
 
@@ -156,12 +164,6 @@ impl Op for LinearOp {
 
     fn weight_bytes(&self) -> u64 {
         self.layer.weight.bytes() as u64
-    }
-}
-
-impl LinearOp {
-    fn units_are_whole(&self) -> bool {
-        self.panel() >= self.layer.weight.rows()
     }
 }
 

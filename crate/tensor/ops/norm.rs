@@ -2,7 +2,7 @@
 
 use super::{Act, want_size};
 use crate::error::Result;
-use crate::tensor::cpu::CpuIo;
+use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, Read, Write};
 use crate::tensor::gpu::{Lower, size, variants};
@@ -79,17 +79,21 @@ impl Op for LayerNorm {
         if let Some(plus) = plus {
             y.iter_mut().zip(plus.iter()).for_each(|(y, p)| *y += p);
         }
-        for row in y.chunks_exact_mut(n) {
-            if self.relu_first {
-                row.iter_mut().for_each(|v| *v = v.max(0.0));
+        let (relu_first, eps, act) = (self.relu_first, self.eps, self.act);
+        let (w, b): (&[f32], &[f32]) = (&w, &b);
+        cpu::in_parts(&mut y, n, 4 * n, |_, y| {
+            for row in y.chunks_exact_mut(n) {
+                if relu_first {
+                    Act::Relu.apply_to(row);
+                }
+                let mean = (cpu::sum(row, |v| v) / n as f64) as f32;
+                row.iter_mut().for_each(|v| *v -= mean);
+                let var = cpu::sum(row, |v| v * v) / n as f64;
+                let inv = (1.0 / (var + f64::from(eps)).sqrt()) as f32;
+                row.iter_mut().zip(w).zip(b).for_each(|((v, w), b)| *v = *v * inv * w + b);
+                act.apply_to(row);
             }
-            let mean = (row.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64) as f32;
-            let var = row.iter().map(|v| f64::from(v - mean) * f64::from(v - mean)).sum::<f64>() / n as f64;
-            let inv = (1.0 / (var + f64::from(self.eps)).sqrt()) as f32;
-            for ((v, w), b) in row.iter_mut().zip(w.iter()).zip(b.iter()) {
-                *v = self.act.apply((*v - mean) * inv * w + b);
-            }
-        }
+        });
         Ok(())
     }
 
@@ -137,7 +141,7 @@ pub fn rms_norm(p: &mut Plan, x: Value, weight: &Tensor, eps: f32) -> Result<Val
 pub(crate) fn rms_rows(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {
     let mut y = x.to_vec();
     for row in y.chunks_exact_mut(w.len()) {
-        let square = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / w.len() as f64;
+        let square = cpu::sum(row, |v| v * v) / w.len() as f64;
         let inv = (1.0 / (square + f64::from(eps)).sqrt()) as f32;
         row.iter_mut().zip(w).for_each(|(v, w)| *v = *v * inv * w);
     }
@@ -212,20 +216,27 @@ impl Op for GroupNorm {
         let size = c / self.groups;
         let x = io.f32(self.x)?;
         let mut y = io.f32_mut(self.y)?;
-        let count = (x.len() / self.groups) as f64;
-        for g in 0..self.groups {
-            let range = g * size..(g + 1) * size;
-            let sum: f64 = x.chunks_exact(c).flat_map(|r| &r[range.clone()]).map(|v| f64::from(*v)).sum();
-            let mean = sum / count;
-            let var: f64 =
-                x.chunks_exact(c).flat_map(|r| &r[range.clone()]).map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>()
-                    / count;
-            let inv = 1.0 / (var + f64::from(self.eps)).sqrt();
-            for (from, to) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-                for i in range.clone() {
-                    let v = ((f64::from(from[i]) - mean) * inv) as f32 * w[i] + b[i];
-                    to[i] = if self.relu { v.max(0.0) } else { v };
-                }
+        // a mean over its group for every channel
+        let means = |of: &dyn Fn(usize, f32) -> f64| {
+            let mut sums = vec![0f64; c];
+            for row in x.chunks_exact(c) {
+                sums.iter_mut().zip(row).enumerate().for_each(|(i, (s, v))| *s += of(i, *v));
+            }
+            for group in sums.chunks_exact_mut(size) {
+                let mean = group.iter().sum::<f64>() * self.groups as f64 / x.len() as f64;
+                group.fill(mean);
+            }
+            sums
+        };
+        let mean = means(&|_, v| f64::from(v));
+        let inverse = means(&|i, v| (f64::from(v) - mean[i]).powi(2)).into_iter();
+        let inverse: Vec<f64> = inverse.map(|var| 1.0 / (var + f64::from(self.eps)).sqrt()).collect();
+        for (from, to) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+            for i in 0..c {
+                to[i] = ((f64::from(from[i]) - mean[i]) * inverse[i]) as f32 * w[i] + b[i];
+            }
+            if self.relu {
+                Act::Relu.apply_to(to);
             }
         }
         Ok(())
