@@ -1,10 +1,11 @@
 //! The CPU device: what the twins read and write, and how a plan is walked there.
 //!
-//! Numbers are plain vectors; candle multiplies matrices.
+//! Numbers are plain vectors; the crate gemm multiplies matrices where they lie.
 
+use std::cell::RefCell;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-use candle_core::Device as Candle;
+use gemm::Parallelism;
 
 use super::blocks;
 use super::device::{Numerics, Storage, Tensor};
@@ -261,9 +262,32 @@ pub(crate) fn product(
         }
         return Ok(out);
     }
-    let mut panel = vec![0.0; count * k];
-    w.decode_rows(first, count, &mut panel)?;
-    matmul_t(x, &panel, t, k, count)
+    let mut out = vec![0.0; t * count];
+    let x = Matrix::new(x, t, k, k);
+    if let CpuData::F32(v) = &*w.cpu()? {
+        multiply(x, Matrix::new(&v[first * k..], count, k, k).transposed(), 1.0, &mut out, count);
+        return Ok(out);
+    }
+    PANEL.with_borrow_mut(|panel| {
+        let most = (PANEL_NUMBERS / k).max(1);
+        for at in (0..count).step_by(most) {
+            let rows = most.min(count - at);
+            if panel.len() < rows * k {
+                panel.resize(rows * k, 0.0);
+            }
+            w.decode_rows(first + at, rows, &mut panel[..rows * k])?;
+            multiply(x, Matrix::new(panel, rows, k, k).transposed(), 1.0, &mut out[at..], count);
+        }
+        Ok(out)
+    })
+}
+
+/// Decoded weights that wait in a processor's cache to be multiplied.
+const PANEL_NUMBERS: usize = 1 << 19;
+
+thread_local! {
+    /// Kept: fresh pages cost more than what is written to them.
+    static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `x [k] · w[first..first + out.len(), :]ᵀ`.
@@ -295,18 +319,63 @@ fn vector_product(x: &[f32], w: &Tensor, first: usize, out: &mut [f32], numerics
     Ok(())
 }
 
-/// `a [m, k] · b [n, k]ᵀ` by candle.
-pub(crate) fn matmul_t(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Result<Vec<f32>> {
-    let a = candle_core::Tensor::from_slice(a, (m, k), &Candle::Cpu)?;
-    let b = candle_core::Tensor::from_slice(b, (n, k), &Candle::Cpu)?;
-    Ok(a.matmul(&b.t()?)?.flatten_all()?.to_vec1()?)
+/// A matrix inside of other numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix<'a> {
+    numbers: &'a [f32],
+    rows: usize,
+    cols: usize,
+    /// From a row to the next, from a column to the next.
+    steps: [usize; 2],
 }
 
-/// `a [m, k] · b [k, n]` by candle.
-pub(crate) fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Result<Vec<f32>> {
-    let a = candle_core::Tensor::from_slice(a, (m, k), &Candle::Cpu)?;
-    let b = candle_core::Tensor::from_slice(b, (k, n), &Candle::Cpu)?;
-    Ok(a.matmul(&b)?.flatten_all()?.to_vec1()?)
+impl<'a> Matrix<'a> {
+    /// `rows` rows of `cols` numbers each, a row every `stride`.
+    pub(crate) fn new(numbers: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || numbers.len() >= (rows - 1) * stride + cols, "a matrix lies inside of its numbers");
+        Self { numbers, rows, cols, steps: [stride, 1] }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Rows as columns.
+    pub(crate) fn transposed(self) -> Self {
+        let [row, col] = self.steps;
+        Self { rows: self.cols, cols: self.rows, steps: [col, row], ..self }
+    }
+}
+
+/// `y = factor · a · b`, of which a row begins every `stride` numbers of `y`.
+pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, factor: f32, y: &mut [f32], stride: usize) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(k, b.rows, "matrices fit each other");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(stride >= n && y.len() >= (m - 1) * stride + n, "the result has room");
+    #[cfg(target_arch = "wasm32")]
+    let threads = Parallelism::None;
+    #[cfg(not(target_arch = "wasm32"))]
+    let threads = match rayon::current_num_threads() {
+        1 => Parallelism::None,
+        n => Parallelism::Rayon(n),
+    };
+    let [a_row, a_col] = a.steps.map(usize::cast_signed);
+    let [b_row, b_col] = b.steps.map(usize::cast_signed);
+    let (a, b, y, row) = (a.numbers.as_ptr(), b.numbers.as_ptr(), y.as_mut_ptr(), stride.cast_signed());
+    // SAFETY: `Matrix::new` and the assertion above see to it that every number read and written lies inside its slice,
+    // and that no row of the result overlaps another.
+    unsafe {
+        gemm::gemm(
+            m, n, k, y, 1, row, false, a, a_col, a_row, b, b_col, b_row, 0.0, factor, false, false, false, threads,
+        );
+    }
 }
 
 /// The sum of what `of` makes of every number, in eight lanes of f64.

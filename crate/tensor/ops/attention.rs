@@ -2,7 +2,7 @@
 
 use super::{act::exp, want_size};
 use crate::error::{Error, Result};
-use crate::tensor::cpu::{self, CpuIo};
+use crate::tensor::cpu::{self, CpuIo, Matrix};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, decode_attention};
 use crate::tensor::gpu::{Lower, size, variants};
@@ -54,11 +54,6 @@ pub fn attention(p: &mut Plan, q: Columns, k: Columns, v: Columns, heads: usize,
     Ok(y)
 }
 
-/// Rows of `width` columns from `first` on, packed.
-fn pack(x: &[f32], rows: usize, stride: usize, first: usize, width: usize) -> Vec<f32> {
-    (0..rows).flat_map(|r| &x[r * stride + first..r * stride + first + width]).copied().collect()
-}
-
 /// Softmax in place over the first `n` numbers of a row; the rest becomes 0.
 pub(crate) fn softmax(row: &mut [f32], n: usize) {
     let (row, rest) = row.split_at_mut(n);
@@ -73,16 +68,23 @@ pub(crate) fn softmax(row: &mut [f32], n: usize) {
     row.iter_mut().for_each(|v| *v *= inv);
 }
 
-/// One head: `q [a, width]`, `k` and `v` `[b, width]`, row i of q sees the first `see(i)` rows of k.
-fn head(mut q: Vec<f32>, k: &[f32], v: &[f32], width: usize, see: impl Fn(usize) -> usize + Sync) -> Result<Vec<f32>> {
-    let scale = 1.0 / (width as f32).sqrt();
-    q.iter_mut().for_each(|v| *v *= scale);
-    let (a, b) = (q.len() / width, k.len() / width);
-    let mut s = cpu::matmul_t(&q, k, a, width, b)?;
-    cpu::in_parts(&mut s, b, 4 * b, |top, s| {
-        s.chunks_exact_mut(b).enumerate().for_each(|(i, row)| softmax(row, see(top + i)));
+/// One head: `q [a, width]`, `k` and `v` `[b, width]`, row i of q sees the first `see(i)` rows of k. Rows of the result
+/// begin every `stride` numbers of `y`.
+fn head(
+    q: Matrix<'_>,
+    k: Matrix<'_>,
+    v: Matrix<'_>,
+    see: impl Fn(usize) -> usize + Sync,
+    y: &mut [f32],
+    stride: usize,
+) {
+    let (rows, width, seen) = (q.rows(), q.cols(), k.rows());
+    let mut shares = vec![0.0; rows * seen];
+    cpu::multiply(q, k.transposed(), 1.0 / (width as f32).sqrt(), &mut shares, seen);
+    cpu::in_parts(&mut shares, seen, 4 * seen, |top, shares| {
+        shares.chunks_exact_mut(seen).enumerate().for_each(|(i, row)| softmax(row, see(top + i)));
     });
-    cpu::matmul(&s, v, a, b, width)
+    cpu::multiply(Matrix::new(&shares, rows, seen, seen), v, 1.0, y, stride);
 }
 
 /// One query of one head over keys and values as the cache has them: its numbers are those from `first` on in rows of
@@ -115,15 +117,12 @@ impl Op for Attention {
         let (h, first) = (unit / blocks, unit % blocks * UNIT_ROWS);
         let rows = UNIT_ROWS.min(self.q_rows - first);
         let (w, [qs, ks, vs]) = (self.width, self.strides);
-        let q = pack(&io.f32(self.q.value)?[first * qs..], rows, qs, self.q.first + h * w, w);
-        let k = pack(&io.f32(self.k.value)?, self.k_rows, ks, self.k.first + h * w, w);
-        let v = pack(&io.f32(self.v.value)?, self.k_rows, vs, self.v.first + h * w, w);
-        let out = head(q, &k, &v, w, |_| self.k_rows)?;
-        let mut y = io.f32_mut(self.y)?;
-        for (r, row) in out.chunks_exact(w).enumerate() {
-            let at = (first + r) * self.heads * w + h * w;
-            y[at..at + w].copy_from_slice(row);
-        }
+        let (q, k, v) = (io.f32(self.q.value)?, io.f32(self.k.value)?, io.f32(self.v.value)?);
+        let q = Matrix::new(&q[first * qs + self.q.first + h * w..], rows, w, qs);
+        let k = Matrix::new(&k[self.k.first + h * w..], self.k_rows, w, ks);
+        let v = Matrix::new(&v[self.v.first + h * w..], self.k_rows, w, vs);
+        let stride = self.heads * w;
+        head(q, k, v, |_| self.k_rows, &mut io.f32_mut(self.y)?[first * stride + h * w..], stride);
         Ok(())
     }
 
@@ -232,12 +231,10 @@ impl Op for CachedAttention {
             });
             return Ok(());
         }
-        let (h, kv) = (unit, unit / group * w);
-        let (k, v) = (pack(&keys, total, stride, kv, w), pack(&values, total, stride, kv, w));
-        let out = head(pack(&q, self.rows, self.heads * w, h * w, w), &k, &v, w, |i| (past + i + 1).min(total))?;
-        for (r, row) in out.chunks_exact(w).enumerate() {
-            y[r * self.heads * w + h * w..][..w].copy_from_slice(row);
-        }
+        let (h, kv, wide) = (unit, unit / group * w, self.heads * w);
+        let q = Matrix::new(&q[h * w..], self.rows, w, wide);
+        let (k, v) = (Matrix::new(&keys[kv..], total, w, stride), Matrix::new(&values[kv..], total, w, stride));
+        head(q, k, v, |i| (past + i + 1).min(total), &mut y[h * w..], wide);
         Ok(())
     }
 

@@ -273,7 +273,10 @@ impl Op for ConvTranspose {
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
         let (inner, outer) = (self.weight.rows(), self.weight.cols());
         let pixels = self.height * self.width;
-        let all = cpu::matmul(&io.f32(self.x)?, &self.weight.decode_all()?, pixels, inner, outer)?;
+        let (x, w) = (io.f32(self.x)?, self.weight.decode_all()?);
+        let mut all = vec![0.0; pixels * outer];
+        let (x, w) = (cpu::Matrix::new(&x, pixels, inner, inner), cpu::Matrix::new(&w, inner, outer, outer));
+        cpu::multiply(x, w, 1.0, &mut all, outer);
         let bias = self.bias.numbers()?;
         let out = bias.len();
         let mut y = io.f32_mut(self.y)?;
