@@ -54,12 +54,18 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
         index = seeded_order(index.len(), seed).into_iter().map(|i| index[i]).collect();
     }
     let kept: Vec<[f32; 4]> = index.iter().map(|&i| shapes[i]).collect();
-    Ok(Selected {
-        matches: shapes[boxes.len()..].iter().map(|u| most_overlapping(u, &kept)).collect(),
-        boxes: index.iter().map(|&i| all_boxes[i]).collect(),
-        scores: index.iter().map(|&i| all_scores[i]).collect(),
+    let matches = shapes[boxes.len()..].iter().map(|u| most_overlapping(u, &kept)).collect();
+    Ok(gather(&all_boxes, &all_scores, index, matches))
+}
+
+/// Boxes and scores of the rows `index`.
+fn gather(boxes: &[[f32; 4]], scores: &[f32], index: Vec<usize>, matches: Vec<usize>) -> Selected {
+    Selected {
+        boxes: index.iter().map(|&i| boxes[i]).collect(),
+        scores: index.iter().map(|&i| scores[i]).collect(),
         index,
-    })
+        matches,
+    }
 }
 
 /// The best of the proposer's boxes for who reads a list of them: as [`select`] without a person's boxes, but there may
@@ -67,13 +73,7 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
 #[must_use]
 pub fn list(boxes: &[[f32; 4]], scores: &[f32], rules: &Rules) -> Selected {
     let shapes: Vec<[f32; 4]> = boxes.iter().map(corners).collect();
-    let index = nms(&shapes, scores, rules.nms, rules.score, Some(rules.max));
-    Selected {
-        boxes: index.iter().map(|&i| boxes[i]).collect(),
-        scores: index.iter().map(|&i| scores[i]).collect(),
-        index,
-        matches: Vec::new(),
-    }
+    gather(boxes, scores, nms(&shapes, scores, rules.nms, rules.score, Some(rules.max)), Vec::new())
 }
 
 /// Refuses boxes without area (their IoU is 0/0, O-21) and clamps the numbers of the others.
