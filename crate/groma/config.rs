@@ -299,7 +299,7 @@ impl Default for Top {
     }
 }
 
-/// Index tokens there are: `<r0>` to `<r99>`.
+/// Index tokens there are, and so the most regions of a prompt: `<r0>` to `<r99>` (O-27).
 pub const INDEX_TOKENS: usize = 100;
 
 impl Config {
