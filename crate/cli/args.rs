@@ -307,9 +307,9 @@ pub(super) struct Bench {
     /// Measure only the image encoder, for a picture of this many pixels a side
     #[arg(long, value_name = "PIXELS", value_parser = positive)]
     pub side: Option<usize>,
-    /// Measure a config.json with weights of noise that are made on the device; without a perceiver_cfg in it, the language
-    /// model alone
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    /// Measure a config.json, not MODEL, with weights of noise that are made on the device; without a perceiver_cfg in it,
+    /// the language model alone
+    #[arg(long, value_name = "CONFIG")]
     pub random: Option<PathBuf>,
     /// The type of the random weights
     #[arg(long, value_name = "TYPE", default_value = "q4_0", requires = "random", value_parser = tensor_type())]

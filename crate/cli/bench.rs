@@ -12,6 +12,7 @@ use super::args::Bench;
 use super::engine::{self, Opened, with_run};
 use super::out::{Aside, Out};
 use crate::error::{At, Code, Error, Result};
+use crate::pack::hex;
 use crate::session::Model;
 use crate::session::bench::{self, Options};
 use crate::tensor::DType;
@@ -112,10 +113,6 @@ fn hash(files: &[std::path::PathBuf]) -> Result<String> {
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Error {
     Error::new(Code::NoModel, format!("can't be read: {e}")).at(path.display())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The most memory that this process ever had, where the system says so.

@@ -14,7 +14,8 @@ use crate::tensor::plan::Cancel;
 /// Converts, and says what came out.
 pub(super) fn convert(args: &Convert, cancel: &Cancel) -> Result<ExitCode> {
     if args.output.exists() && !args.force {
-        let e = Error::new(Code::Usage, "there is something at this place already; --force replaces it");
+        let e =
+            Error::new(Code::Usage, "there is something at this place already; --force replaces it if it is a pack");
         return Err(e.at(args.output.display()));
     }
     let mut options = Options { bases: args.bases.clone(), cancel: cancel.clone(), ..Options::default() };

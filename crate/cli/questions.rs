@@ -65,7 +65,7 @@ pub(super) async fn answer(path: &Path, task: Task, say: &Say, cancel: &Cancel) 
     Ok(match answer.stopped {
         Stopped::End => ExitCode::SUCCESS,
         Stopped::Length => {
-            aside.remark(&format!("(cut after {} tokens; --max-tokens allows more)", answer.tokens.len()));
+            aside.remark(&cut(answer.tokens.len(), say.max_tokens));
             ExitCode::SUCCESS
         }
         Stopped::Aborted => {
@@ -73,6 +73,12 @@ pub(super) async fn answer(path: &Path, task: Task, say: &Say, cancel: &Cancel) 
             failure::INTERRUPTED.into()
         }
     })
+}
+
+/// Why an answer was cut.
+fn cut(tokens: usize, most: usize) -> String {
+    let why = if tokens < most { "the model's context is full" } else { "--max-tokens allows more" };
+    format!("(cut after {tokens} tokens; {why})")
 }
 
 /// The boxes that a task speaks of.
@@ -259,6 +265,12 @@ mod tests {
         }
         assert_eq!(text, "Two a dog [1, 2], and [0]!");
         assert_eq!(text, join_numbered(parser.segments()));
+    }
+
+    #[test]
+    fn a_cut_answer_says_what_cut_it() {
+        assert_eq!(cut(256, 256), "(cut after 256 tokens; --max-tokens allows more)");
+        assert_eq!(cut(256, 1000), "(cut after 256 tokens; the model's context is full)");
     }
 
     #[test]

@@ -299,7 +299,7 @@ impl Default for Top {
     }
 }
 
-/// Index tokens there are: `<r0>` to `<r99>`.
+/// Index tokens there are, and so the most regions of a prompt: `<r0>` to `<r99>` (O-27).
 pub const INDEX_TOKENS: usize = 100;
 
 impl Config {
@@ -479,9 +479,10 @@ impl Config {
         if !self.region_channels().is_multiple_of(r.num_groups) {
             return refuse("num_groups does not divide the region encoder's channels");
         }
-        let states = i64::try_from(v.num_hidden_layers + 1).unwrap_or(i64::MAX);
-        if !(-states..states).contains(&self.vis_output_layer) {
-            return refuse("vis_output_layer names no hidden state");
+        let states = v.num_hidden_layers + 1;
+        // the proposer reads the last four, the region encoder the last one for each of its levels
+        if states < r.level_scales.len().max(4) || !(-(states as i64)..states as i64).contains(&self.vis_output_layer) {
+            return refuse("the image encoder lacks a hidden state that is read (vis_output_layer, level_scales)");
         }
         Ok(())
     }

@@ -2,10 +2,8 @@
 //!
 //! Runs on the host. Ties are broken by the lowest index everywhere, so that every device selects the same.
 
+use super::config::INDEX_TOKENS;
 use crate::error::{Code, Error, Result};
-
-/// `<r0>` … `<r99>` are all the index tokens there are (O-27).
-pub const MAX_REGIONS: usize = 100;
 
 /// What decides a selection, as the config has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +36,7 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
     if boxes.len() != scores.len() {
         return Err(Error::internal("a selection needs one score a box").expected(boxes.len(), scores.len()));
     }
-    if !(1..=MAX_REGIONS).contains(&rules.max) {
+    if !(1..=INDEX_TOKENS).contains(&rules.max) {
         let e = Error::new(Code::PackInvalid, "the number of regions has no index tokens");
         return Err(e.expected("1 to 100", rules.max).at("max_region_num"));
     }
@@ -54,12 +52,18 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
         index = seeded_order(index.len(), seed).into_iter().map(|i| index[i]).collect();
     }
     let kept: Vec<[f32; 4]> = index.iter().map(|&i| shapes[i]).collect();
-    Ok(Selected {
-        matches: shapes[boxes.len()..].iter().map(|u| most_overlapping(u, &kept)).collect(),
-        boxes: index.iter().map(|&i| all_boxes[i]).collect(),
-        scores: index.iter().map(|&i| all_scores[i]).collect(),
+    let matches = shapes[boxes.len()..].iter().map(|u| most_overlapping(u, &kept)).collect();
+    Ok(gather(&all_boxes, &all_scores, index, matches))
+}
+
+/// Boxes and scores of the rows `index`.
+fn gather(boxes: &[[f32; 4]], scores: &[f32], index: Vec<usize>, matches: Vec<usize>) -> Selected {
+    Selected {
+        boxes: index.iter().map(|&i| boxes[i]).collect(),
+        scores: index.iter().map(|&i| scores[i]).collect(),
         index,
-    })
+        matches,
+    }
 }
 
 /// The best of the proposer's boxes for who reads a list of them: as [`select`] without a person's boxes, but there may
@@ -67,18 +71,12 @@ pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rul
 #[must_use]
 pub fn list(boxes: &[[f32; 4]], scores: &[f32], rules: &Rules) -> Selected {
     let shapes: Vec<[f32; 4]> = boxes.iter().map(corners).collect();
-    let index = nms(&shapes, scores, rules.nms, rules.score, Some(rules.max));
-    Selected {
-        boxes: index.iter().map(|&i| boxes[i]).collect(),
-        scores: index.iter().map(|&i| scores[i]).collect(),
-        index,
-        matches: Vec::new(),
-    }
+    gather(boxes, scores, nms(&shapes, scores, rules.nms, rules.score, Some(rules.max)), Vec::new())
 }
 
 /// Refuses boxes without area (their IoU is 0/0, O-21) and clamps the numbers of the others.
 fn check_user(user: &[[f32; 4]]) -> Result<Vec<[f32; 4]>> {
-    if user.len() > MAX_REGIONS {
+    if user.len() > INDEX_TOKENS {
         return Err(Error::new(Code::BoxOutside, "there are too many boxes").expected("at most 100", user.len()));
     }
     let checked = user.iter().enumerate().map(|(i, b)| {

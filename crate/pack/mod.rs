@@ -48,6 +48,8 @@ pub use names::{from_llama_cpp, to_llama_cpp};
 pub use quantise::Quant;
 #[cfg(not(target_arch = "wasm32"))]
 pub use reader::Pack;
+#[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
+pub(crate) use reader::hex;
 pub use source::{Source, TensorInfo};
 #[cfg(not(target_arch = "wasm32"))]
 pub use tensors::Component;

@@ -55,12 +55,6 @@ impl Pack {
         &self.index
     }
 
-    /// The folder.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Reads everything and compares the SHA-256 of every part and every joined file. `progress` is told bytes done
     /// and bytes in all.
     ///

@@ -115,13 +115,28 @@ impl Numbers<'_> {
     fn up_to(&self, key: &str, default: usize, most: u64) -> Result<usize> {
         match &self.0[key] {
             Value::Null => Ok(default),
-            v => v.as_u64().filter(|n| *n <= most).map(|n| n as usize).ok_or_else(|| {
-                Error::new(Code::PackInvalid, "not a size")
-                    .expected(format!("a whole number up to {most}"), v)
-                    .at(format!("{}.{key}", self.1))
-                    .at("config.json")
-            }),
+            v => v
+                .as_u64()
+                .filter(|n| *n <= most)
+                .map(|n| n as usize)
+                .ok_or_else(|| self.wrong(key, &format!("a whole number up to {most}"), v)),
         }
+    }
+
+    /// What one size is of another: `4` or `4.0`.
+    fn ratio(&self, key: &str, default: f64) -> Result<f64> {
+        match &self.0[key] {
+            Value::Null => Ok(default),
+            v => v
+                .as_f64()
+                .filter(|n| *n > 0.0 && *n <= 64.0)
+                .ok_or_else(|| self.wrong(key, "a number above 0, up to 64", v)),
+        }
+    }
+
+    fn wrong(&self, key: &str, want: &str, got: &Value) -> Error {
+        let e = Error::new(Code::PackInvalid, "not a size").expected(want, got);
+        e.at(format!("{}.{key}", self.1)).at("config.json")
     }
 
     fn flag(&self, key: &str) -> bool {
@@ -200,7 +215,7 @@ pub(crate) fn wanted(config: &Value) -> Result<Vec<Wanted>> {
 
 fn encoder(list: &mut List, vis: &Numbers<'_>, d: usize) -> Result<()> {
     let (p, layers) = (vis.few("patch_size", 16)?, vis.few("num_hidden_layers", 12)?);
-    let (grid, wide) = (vis.get("image_size", 224)? / p.max(1), d * vis.few("mlp_ratio", 4)?);
+    let (grid, wide) = (vis.get("image_size", 224)? / p.max(1), (d as f64 * vis.ratio("mlp_ratio", 4.0)?) as usize);
     let root = "perceiver.vis_encoder";
     list.table(format!("{root}.embeddings.cls_token"), &[1, 1, d]);
     list.table(format!("{root}.embeddings.position_embeddings"), &[1, 1 + grid * grid, d]);

@@ -171,7 +171,9 @@ impl Staging {
             file.sync_all()
         };
         write().map_err(|e| Error::writing(&path, "write", &e))?;
-        let old = self.dir.with_extension("old");
+        let mut old = self.dir.clone().into_os_string();
+        old.push("-old");
+        let old = PathBuf::from(old);
         let rename = |from: &Path, to: &Path| {
             fs::rename(from, to).map_err(|e| Error::writing(from, &format!("rename to {}", to.display()), &e))
         };

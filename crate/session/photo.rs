@@ -194,13 +194,12 @@ impl Photo {
         let mut tokens = Vec::new();
         let mut stopped = Stopped::Length;
         match text.read(&rows, request.max_tokens, sources, ending, run).await {
-            Ok(count) => timing.prefilled = count,
+            Ok(count) => (timing.prefilled, timing.reused) = (count, rows.len() - count),
             Err(e) => {
                 stopped_early(e)?;
                 stopped = Stopped::Aborted;
             }
         }
-        timing.reused = rows.len() - timing.prefilled;
         timing.prefill_ms = ms(start);
         let start = Instant::now();
         let known = model.tokens()?;
@@ -255,6 +254,9 @@ impl Photo {
             Task::Describe => (prompt::describe(), [].as_slice()),
         };
         let boxes = boxes.iter().map(|b| from_pixels(*b, self.width, self.height)).collect::<Result<Vec<_>>>()?;
+        // boxes of a question that was never answered are no part of the conversation
+        let said = self.turns.iter().flat_map(|s| &s.question.boxes).max().map_or(0, |last| last + 1);
+        self.drawn.truncate(said);
         for place in &mut turn.boxes {
             let b = boxes[*place];
             *place = match self.drawn.iter().position(|known| *known == b) {

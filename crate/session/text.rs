@@ -142,7 +142,7 @@ impl Text {
     /// Reads a prompt; what the cache holds of it is not read again. Returns how many rows were.
     ///
     /// # Errors
-    /// `prompt-too-long`; `aborted` (the rows read so far are kept).
+    /// `prompt-too-long`; `pack-invalid` for a token without an embedding; `aborted` (the rows read so far are kept).
     pub async fn read(
         &mut self,
         rows: &[Row],
@@ -156,7 +156,12 @@ impl Text {
             return Err(Error::new(Code::PromptTooLong, "the prompt does not fit the model's context")
                 .expected(format!("fewer than {context} positions"), rows.len()));
         }
-        self.reserve((rows.len() + room).min(context))?;
+        let table = self.model.config.llm.vocab_size + self.model.config.num_new_token;
+        if let Some(row) = rows.iter().find(|r| matches!(r, Row::Token(id) if *id as usize >= table)) {
+            return Err(Error::new(Code::PackInvalid, "the tokenizer has a token that the language model lacks")
+                .expected(format!("ids below {table}"), format!("{row:?}")));
+        }
+        self.reserve(rows.len().saturating_add(room).min(context))?;
         let common = self.kept.iter().zip(rows).take_while(|(a, b)| a == b).count().min(rows.len() - 1);
         self.kept.truncate(common);
         let mut at = common;
@@ -276,16 +281,17 @@ impl Text {
         if max == 0 {
             return Ok(());
         }
-        let mut seen = 0;
+        let (mut seen, mut unread) = (0, None);
         let history = self.memory.history.clone();
         let mut new = device.look(&[Look { tensor: &history, first: 0, count: 1 }]).await?.concat();
         while !new.is_empty() {
             for token in new {
+                // the step that chose it had read the one before; a stop may come before any step reads it
+                self.kept.extend(unread.replace(Row::Token(token)));
                 seen += 1;
                 if !on(token)? || seen == max {
                     return Ok(());
                 }
-                self.kept.push(Row::Token(token));
             }
             // one at first, so that the answer begins at once; then more a look
             run.breathe().await?;
@@ -312,8 +318,8 @@ impl Text {
                 return Ok(());
             }
             self.set_state(self.kept.len(), 1, token, 0)?;
-            self.kept.push(Row::Token(token));
             self.step(Ending::Logits)?.run(run).await?;
+            self.kept.push(Row::Token(token));
         }
         Ok(())
     }

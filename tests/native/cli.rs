@@ -357,6 +357,8 @@ fn bench_has_its_form() {
     check_bench(&groma.json(&args), &ALL_STAGES, false);
     let args = ["bench", "--json", "--model", &tiny, "--device", "cpu", "--runs", "2", "--side", "42"];
     check_bench(&groma.json(&args), &["preprocess", "encoder"], true);
+    let out = groma.run(&["bench", "--model", &tiny, "--device", "cpu", "--side", "8400000000"]);
+    assert_eq!(out.status.code(), Some(2), "no memory is taken for it: {}", text(&out.stderr));
     let out = groma.run(&["bench", "--model", &tiny, "--device", "cpu", "--runs", "1", "--tokens", "12"]);
     assert!(text(&out.stdout).contains("floor ms") && text(&out.stdout).contains("second_question"));
 }
@@ -387,7 +389,11 @@ fn gpu_bench_takes_a_configuration_alone() {
         for quant in ["q4_0", "f16"] {
             let path = groma.path("llama.json");
             let args = ["bench", "--json", "--device", device, "--runs", "1", "--tokens", "12", "--quant", quant];
-            let report = groma.json(&[&args[..], &["--random", path.to_str().unwrap()]].concat());
+            let mut command = groma.command(&[&args[..], &["--random", path.to_str().unwrap()]].concat());
+            // whoever has named a model for every call may still measure another
+            let out = command.env("GROMA_MODEL", "nowhere").output().unwrap();
+            assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+            let report: Value = serde_json::from_slice(&out.stdout).unwrap();
             check_bench(&report, &["prefill", "decode"], false);
             assert_eq!(report["pack"]["quantisation"]["all"], quant);
         }
@@ -541,6 +547,10 @@ fn an_unconverted_folder_is_opened_with_its_bases() {
     let said = text(&out.stderr);
     assert!(out.status.code() == Some(3) && said.contains("error[no-model]"), "{said}");
     assert!(said.contains("vit_s_focus.onnx") && said.contains("npm run bases"), "{said}");
+    let args = ["verify", &golden("dinov2s"), "--device", "cpu", "--bases", "nowhere"];
+    let out = groma.run(&args);
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(3) && said.contains("npm run bases"), "an absent base is no pass: {said}");
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let bases = std::env::var_os("GROMA_BASES").map_or(home.join(".cache/groma/bases"), PathBuf::from);
     let mut command = groma.command(&["info", "--model", ours, "--device", "cpu", "--json"]);

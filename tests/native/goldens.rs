@@ -1,10 +1,13 @@
-//! The goldens, through the normal plans, on the CPU device.
+//! The goldens, through the normal plans, on both devices.
 
 use std::path::PathBuf;
 
+use groma::Code;
 use groma::cli::verify::verify;
 use groma::tensor::Device;
 use groma::tensor::gpu::{Gpu, Options};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -41,22 +44,67 @@ fn cpu_small() {
     passes("small", &Device::cpu());
 }
 
+/// The real bases (`npm run bases` brings them).
+#[test]
+fn cpu_dinov2s() {
+    passes("dinov2s", &Device::cpu());
+}
+
+#[test]
+fn cpu_smollm2() {
+    passes("smollm2", &Device::cpu());
+}
+
+/// The folder `tiny` with a file of it changed.
+fn changed(file: &str, change: impl FnOnce(&mut Value)) -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder for a copy");
+    for entry in std::fs::read_dir(folder("tiny")).expect("readable").flatten() {
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+    }
+    let text = std::fs::read_to_string(dir.path().join(file)).expect("text");
+    let mut json = serde_json::from_str(&text).expect("JSON");
+    change(&mut json);
+    std::fs::write(dir.path().join(file), json.to_string()).expect("written");
+    dir
+}
+
 #[test]
 fn a_missing_tensor_is_a_failure() {
-    let dir = tempfile::tempdir().expect("a folder for a copy");
-    for file in
-        ["config.json", "model.safetensors", "tokenizer.json", "expected.safetensors", "photo_A.png", "photo_B.png"]
-    {
-        std::fs::copy(folder("tiny").join(file), dir.path().join(file)).expect("copied");
-    }
-    let read = |file: &str| std::fs::read_to_string(folder("tiny").join(file)).expect("text");
-    let cases = read("cases.json");
-    std::fs::write(dir.path().join("cases.json"), cases).expect("written");
-    // a stage that no plan computes
-    let manifest = read("manifest.json").replacen("A/vis.h0", "A/vis.nowhere", 1);
-    std::fs::write(dir.path().join("manifest.json"), manifest).expect("written");
+    let dir = changed("manifest.json", |m| {
+        // a stage that no plan computes
+        let entry = m["tensors"]["A/vis.h0"].take();
+        m["tensors"].as_object_mut().expect("an object").remove("A/vis.h0");
+        m["tensors"]["A/vis.nowhere"] = entry;
+    });
     let summary = verify(dir.path(), &Device::cpu(), None, None).expect("it runs");
     assert_eq!(summary.failed, 1, "the missing tensor is counted: {summary:?}");
+}
+
+#[test]
+fn goldens_that_contradict_themselves_are_failures() {
+    // another shape than the plan's; less compared than is stored; nothing compared
+    for (key, value) in
+        [("shape", json!([1, 1])), ("slice", json!([[0, 1, 1], [0, 1, 1]])), ("slice", json!([[1, 1, 1], [0, 1, 1]]))]
+    {
+        let dir = changed("manifest.json", |m| m["tensors"]["A/vis.h0"][key] = value.clone());
+        let dump = dir.path().join("dump");
+        let summary = verify(dir.path(), &Device::cpu(), None, Some(&dump)).expect("it runs, and dumps what it has");
+        assert_eq!(summary.failed, 1, "{key} {value}: {summary:?}");
+        assert!(dump.join("dump.safetensors").is_file(), "{key} {value}");
+    }
+}
+
+#[test]
+fn goldens_without_anything_to_compare_are_no_pass() {
+    let dir = changed("cases.json", |c| c["cases"][0]["max_new_tokens"] = json!(0));
+    let e = verify(dir.path(), &Device::cpu(), None, None).expect_err("an answer of no tokens is none");
+    assert!(e.code == Code::PackInvalid && e.to_string().contains("max_new_tokens"), "{e}");
+
+    let dir = changed("cases.json", |c| c["cases"] = json!([]));
+    std::fs::remove_file(dir.path().join("tokenizer_cases.json")).expect("removed");
+    std::fs::write(dir.path().join("manifest.json"), "{}").expect("written");
+    let e = verify(dir.path(), &Device::cpu(), None, None).expect_err("nothing was shown");
+    assert!(e.code == Code::PackInvalid && e.to_string().contains("nothing to compare"), "{e}");
 }
 
 /// The same on a GPU: whatever Vulkan adapter there is, which in CI is a software one.
@@ -88,4 +136,16 @@ fn gpu_tiny3() {
 #[test]
 fn gpu_small() {
     gpu_passes("small");
+}
+
+#[test]
+#[ignore = "minutes of a software adapter: run by hand, --run-ignored only"]
+fn gpu_dinov2s() {
+    gpu_passes("dinov2s");
+}
+
+#[test]
+#[ignore = "minutes of a software adapter: run by hand, --run-ignored only"]
+fn gpu_smollm2() {
+    gpu_passes("smollm2");
 }

@@ -41,6 +41,21 @@ fn missing_and_misshapen_tensors() {
     let mut model = Model::golden("tiny");
     model.config["perceiver_cfg"]["vis_encoder_cfg"]["hidden_size"] = json!("wide");
     check(&failure(&model), Code::PackInvalid, &["config.json", "hidden_size", "wide"]);
+
+    let mut model = Model::golden("tiny");
+    model.config["perceiver_cfg"]["vis_encoder_cfg"]["mlp_ratio"] = json!(-4);
+    check(&failure(&model), Code::PackInvalid, &["config.json", "mlp_ratio", "-4"]);
+}
+
+#[test]
+fn a_ratio_may_be_written_as_a_float() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::golden("tiny");
+    let ratio = &mut model.config["perceiver_cfg"]["vis_encoder_cfg"]["mlp_ratio"];
+    *ratio = json!(ratio.as_f64().unwrap_or(4.0));
+    assert!(ratio.is_f64(), "not {ratio}");
+    model.write(&dir.path().join("in"));
+    run(&dir.path().join("in"), &dir.path().join("out"), &options("keep")).unwrap();
 }
 
 #[test]
@@ -180,6 +195,14 @@ fn foreign_folders_are_never_replaced_and_packs_are() {
     let pack = Pack::open(&out).unwrap();
     assert_eq!(pack.config()["lora_alpha"], 8);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else stays");
+
+    // what lies beside the pack is nobody's to touch, whatever it is called
+    fs::create_dir(dir.path().join("out.old")).unwrap();
+    fs::write(dir.path().join("out.old/thesis.txt"), "years of work").unwrap();
+    run(&golden("tiny"), &out, &options("keep")).unwrap();
+    assert!(Pack::open(&out).unwrap().config()["lora_alpha"].is_null(), "it was replaced");
+    assert_eq!(fs::read_to_string(dir.path().join("out.old/thesis.txt")).unwrap(), "years of work");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else stays");
 }
 
 #[test]

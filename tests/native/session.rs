@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use groma::Code;
+use groma::groma::decoder::Ending;
 use groma::groma::preprocess::{self, Rgb};
+use groma::groma::prompt::Row;
+use groma::groma::sample::Sampler;
 use groma::pack::Checkpoint;
-use groma::session::{Answer, Model, Photo, Request, Stopped, Task};
+use groma::session::{Answer, Model, Photo, Request, Sources, Stopped, Task, Text};
 use groma::tensor::Device;
 use groma::tensor::plan::Run;
 use pollster::block_on;
@@ -156,6 +159,75 @@ fn stopping_keeps_what_was_said() {
     let whole = ask(&mut open(&model, &picture("tiny", "photo_A.png")), question("What is this?"));
     assert_eq!(answer.tokens, whole.tokens[..answer.tokens.len()], "what was said is a beginning of the answer");
     ask(&mut photo, question("And now?"));
+}
+
+/// A token that was said but not read yet when the stop came is not in the cache: the next prompt reads it.
+#[test]
+fn what_follows_a_stop_reads_what_was_not_read() {
+    let model = model("tiny");
+    let rows: Vec<Row> = (5..20).map(Row::Token).collect();
+    let read = |text: &mut Text, rows: &[Row], ending: Ending| {
+        // as much room as anybody may ask for
+        block_on(text.read(rows, usize::MAX, Sources::default(), ending, &Run::default())).expect("it reads");
+    };
+    for (temperature, ending) in [(0.0, Ending::Greedy), (1.0, Ending::Logits)] {
+        let mut sampler = Sampler::new(temperature, 1).expect("a sampler");
+        let mut text = Text::new(&model).expect("a decoder");
+        read(&mut text, &rows, ending);
+        let (run, mut all) = (Run::default(), rows.clone());
+        let stopped = block_on(text.generate(&mut sampler, 10, &run, &mut |token| {
+            all.push(Row::Token(token));
+            if all.len() == rows.len() + 3 {
+                run.cancel.cancel();
+            }
+            Ok(true)
+        }));
+        assert_eq!(stopped.expect_err("it was stopped").code, Code::Aborted);
+        assert_eq!(text.kept(), rows.len() + 2, "the third token was only said");
+        all.push(Row::Token(7));
+        read(&mut text, &all, Ending::Logits);
+        let mut fresh = Text::new(&model).expect("a decoder");
+        read(&mut fresh, &all, Ending::Logits);
+        let (a, b) = (block_on(text.logits()).expect("logits"), block_on(fresh.logits()).expect("logits"));
+        let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-4, "at temperature {temperature} logits are {off} away from those of a fresh cache");
+    }
+}
+
+#[test]
+fn a_token_without_an_embedding_is_refused() {
+    let model = model("tiny");
+    let table = (model.config().llm.vocab_size + model.config().num_new_token) as u32;
+    let mut text = Text::new(&model).expect("a decoder");
+    let mut read = |id: u32| {
+        block_on(text.read(&[Row::Token(id)], 1, Sources::default(), Ending::Greedy, &Run::default()))
+            .map_err(|e| e.code)
+    };
+    assert_eq!(read(table - 1), Ok(1));
+    assert_eq!((read(table), read(u32::MAX)), (Err(Code::PackInvalid), Err(Code::PackInvalid)));
+}
+
+#[test]
+fn boxes_of_a_refused_question_are_forgotten() {
+    let model = model("tiny2");
+    let rgb = picture("tiny2", "photo_A.png");
+    let mut photo = open(&model, &rgb);
+    let with = |question: String, count: usize| {
+        let side = |i: usize| [0.0, 0.0, 10.0 + 0.1 * i as f32, 12.0];
+        let task = Task::Ask { question, grounded: true, refer: (0..count).map(side).collect() };
+        request(task)
+    };
+    for (refused, code) in
+        [(with("What?".to_owned(), 101), Code::BoxOutside), (with("why ".repeat(3000), 1), Code::PromptTooLong)]
+    {
+        let e = block_on(photo.ask(&refused, &Run::default(), &mut |_| ())).expect_err("it is refused");
+        assert_eq!(e.code, code, "{e}");
+    }
+    let stopped = Run::default();
+    stopped.cancel.cancel();
+    block_on(photo.ask(&with("What?".to_owned(), 1), &stopped, &mut |_| ())).expect("stopping is no failure");
+    let (a, b) = (ask(&mut photo, question("What is this?")), ask(&mut open(&model, &rgb), question("What is this?")));
+    assert_eq!((a.tokens, a.regions), (b.tokens, b.regions), "as if nothing had been asked before");
 }
 
 #[test]

@@ -254,6 +254,10 @@ async fn answer(
     let Some(rows) = rows else { return Ok(()) };
     let mut text = Text::new(model)?.tapped();
     let max = usize::try_from(case["max_new_tokens"].as_u64().unwrap_or(0)).unwrap_or(0);
+    if max == 0 {
+        let e = Error::new(Code::PackInvalid, "the case asks for no token");
+        return Err(e.expected("max_new_tokens of 1 or more", &case["max_new_tokens"]));
+    }
     let from = Sources { image: looked.and_then(|s| s.image.as_ref()), regions: keep.as_ref() };
     text.read(&rows, max, from, Ending::Greedy, &Run::default()).await?;
     let taps: Vec<Tap> = text.taps().cloned().collect();

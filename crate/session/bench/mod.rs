@@ -30,6 +30,9 @@ const FIRST_TOKENS: usize = 8;
 /// Rows of the prompt of a model without eyes.
 const PROMPT: usize = 512;
 
+/// The largest side that the image encoder is measured at: nine times the model's own.
+const MAX_SIDE: usize = 4096;
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -226,6 +229,11 @@ impl Bench<'_> {
         if !self.model.components().encoder {
             return Err(Error::new(Code::PackInvalid, "the model has no image encoder"));
         }
+        if side > MAX_SIDE {
+            return Err(
+                Error::new(Code::Usage, "the picture is too large").expected(format!("at most {MAX_SIDE}"), side)
+            );
+        }
         if !side.is_multiple_of(config.vision.patch_size) {
             let want = format!("a multiple of {}", config.vision.patch_size);
             return Err(Error::new(Code::Usage, "the picture can't be cut into patches").expected(want, side));
@@ -250,7 +258,7 @@ impl Bench<'_> {
         let prompt = if self.model.components().proposer { self.see(stages).await? } else { self.blind() };
         let mut text = Text::new(self.model)?;
         let rows = prompt.rows.len();
-        let count = self.options.tokens.min(self.model.context_length() - rows);
+        let count = self.options.tokens.min(self.model.context_length().saturating_sub(rows));
         stages.begin();
         text.read(&prompt.rows, count, prompt.sources(), Ending::Greedy, self.run).await?;
         text.chosen().await?;

@@ -44,7 +44,7 @@ fn slice(first: usize, rows: usize, cols: usize, dtype: DType) -> Slice {
 pub fn slices(rows: usize, cols: usize, dtype: DType, most: u64) -> Result<Vec<Slice>> {
     let row = dtype.row_bytes(cols)?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    if rows == 0 || row == 0 {
+    if rows == 0 || row == 0 || rows <= most / row && slice(0, rows, cols, dtype).bytes <= most {
         return Ok(vec![slice(0, rows, cols, dtype)]);
     }
     // 16 bytes are left for padding; an even number of rows keeps pairs of blocks whole
@@ -91,6 +91,17 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(all.iter().map(|s| s.rows).sum::<usize>(), 32_000);
         assert!(all.iter().all(|s| s.bytes <= 128 << 20 && s.first % 2 == 0), "{all:?}");
+    }
+
+    #[test]
+    fn what_just_fits_is_not_cut() {
+        // values of plans are bound in one piece as long as they are no larger than a binding
+        for (rows, cols) in [(8192, 4096), (65_536, 512)] {
+            let all = slices(rows, cols, DType::F32, 128 << 20).unwrap();
+            assert_eq!((all.len(), all[0].bytes), (1, 128 << 20));
+        }
+        assert_eq!(slices(8193, 4096, DType::F32, 128 << 20).unwrap().len(), 2);
+        assert_eq!(slices(3, 1, DType::F16, 16).unwrap().len(), 1, "with its padding");
     }
 
     #[test]

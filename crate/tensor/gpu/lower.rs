@@ -121,7 +121,8 @@ impl Lower<'_> {
 
     /// Fails where a value can't be bound in one piece.
     fn whole(&self, v: Value) -> Result<Bind> {
-        let bytes = self.len(v) as u64 * 4;
+        // as it lies in its buffer (see `layout`)
+        let bytes = (self.len(v) as u64 * 4).next_multiple_of(16);
         if bytes > self.traits.binding {
             return Err(Error::new(Code::OutOfMemory, "a value is larger than what the adapter can bind")
                 .expected(format!("at most {} bytes", self.traits.binding), bytes));

@@ -40,7 +40,6 @@ impl Drop for Held {
 pub struct GpuTensor {
     pub(super) parts: Vec<(Slice, Held)>,
     pub(super) dtype: DType,
-    row_bytes: usize,
 }
 
 const TENSOR: wgpu::BufferUsages =
@@ -55,7 +54,7 @@ impl Gpu {
             .into_iter()
             .map(|s| Ok((s, self.buffer(label, s.bytes, purpose, TENSOR)?)))
             .collect::<Result<_>>()?;
-        Ok(GpuTensor { parts, dtype, row_bytes: dtype.row_bytes(cols)? })
+        Ok(GpuTensor { parts, dtype })
     }
 
     /// A tensor from its bytes as files have them.
@@ -269,13 +268,5 @@ pub(super) fn gpu_tensor(t: &Tensor) -> Result<&GpuTensor> {
     match t.storage() {
         Storage::Gpu(g) => Ok(g),
         Storage::Cpu(_) => Err(Error::internal(format!("{} lives on the CPU", t.label()))),
-    }
-}
-
-impl GpuTensor {
-    /// Bytes of a row as files have it.
-    #[must_use]
-    pub fn row_bytes(&self) -> usize {
-        self.row_bytes
     }
 }

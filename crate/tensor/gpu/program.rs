@@ -30,7 +30,6 @@ pub struct Program {
     ready: Vec<Ready>,
     /// Floating-point operations of every dispatch, as far as is known.
     costs: Vec<u64>,
-    names: Vec<&'static str>,
     /// Kept alive: temporaries (shared with other programs), parameters and tables.
     _temporaries: Vec<Arc<Held>>,
     _own: Vec<Held>,
@@ -91,23 +90,16 @@ impl Program {
             ready.push(Ready { pipeline, group, groups: dispatch.groups, step: dispatch.step });
             gpu.check().at(call.permutation.name).at(&plan.steps()[dispatch.step].label)?;
         }
-        let names = recording.dispatches.iter().map(|d| d.call.permutation.name).collect();
         let mut own = tables;
         own.push(params);
         let costs = shares(plan, &recording);
-        Ok(Self { ready, costs, names, _temporaries: temporaries, _own: own })
+        Ok(Self { ready, costs, _temporaries: temporaries, _own: own })
     }
 
     /// Dispatches of one run.
     #[must_use]
     pub fn dispatches(&self) -> usize {
         self.ready.len()
-    }
-
-    /// The kernels of one run, in order.
-    #[must_use]
-    pub fn kernels(&self) -> &[&'static str] {
-        &self.names
     }
 
     /// Runs the plan `times` times without looking at the results in between: what changes from run to run lies in

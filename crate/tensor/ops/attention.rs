@@ -1,7 +1,7 @@
 //! Softmax attention, whole (encoder, proposer) and over a cache (decoder); no `[T, T]` matrix outlives a head.
 
 use super::{act::exp, want_size};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::tensor::cpu::{self, CpuIo, Matrix};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, decode_attention};
@@ -293,5 +293,8 @@ impl Op for CachedAttention {
 }
 
 fn head_width(width: usize) -> Result<kernels::attention::Width> {
-    variants::head_width(width).ok_or_else(|| Error::internal(format!("no kernel for heads of {width} numbers")))
+    variants::head_width(width).ok_or_else(|| {
+        let e = Error::new(Code::PackInvalid, "heads so wide run on the processor only (device cpu)");
+        e.expected("at most 128 numbers a head", width)
+    })
 }
