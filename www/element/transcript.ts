@@ -2,8 +2,8 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
-import { repeat } from "lit/directives/repeat.js";
 import { joinText, type GromaError, type Region, type Segment, type Task } from "../engine/index.js";
+import { each } from "./each.js";
 import type { Highlight } from "./highlight.js";
 import { colour } from "./palette.js";
 import type { Turn } from "./session.js";
@@ -21,7 +21,7 @@ export interface TranscriptView {
 
 /** Draws all turns. */
 export function renderTranscript(view: TranscriptView): TemplateResult {
-  return html`${repeat(
+  return html`${each(
     view.turns,
     (turn) => turn.id,
     (turn) => renderTurn(turn, view),

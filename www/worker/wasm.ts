@@ -23,15 +23,12 @@ export async function startEngine(): Promise<Engine> {
   const heap = { start: 0, streamed: 0, now: () => memory.buffer.byteLength };
   Object.assign(self, { gromaHeap: heap });
   let dead: GromaError | undefined;
-  let announce: (error: GromaError) => void = () => undefined;
-  // A trap inside an asynchronous call leaves that call's promise open for ever, so every call races with this one.
-  const death = new Promise<never>((_, reject) => {
-    announce = reject;
-  });
-  death.catch(() => undefined);
+  // A trap inside an asynchronous call leaves that call's promise open for ever, so the trap itself ends it. No race with
+  // one promise for all calls: that one would keep every answer that was ever given.
+  const running = new Set<(error: GromaError) => void>();
   const die = (error: GromaError) => {
     dead ??= error;
-    announce(dead);
+    for (const end of running) end(dead);
   };
   onPanic((panic: string) => {
     die(new GromaError("internal", "The engine failed and must be started again.", { panic }));
@@ -48,12 +45,19 @@ export async function startEngine(): Promise<Engine> {
     const abort = () => stop.stop();
     run.signal.addEventListener("abort", abort, { once: true });
     if (run.signal.aborted) abort();
+    let end: (error: GromaError) => void = () => undefined;
     try {
-      return await Promise.race([call(stop), death]);
+      return await new Promise<T>((resolve, reject: (error: unknown) => void) => {
+        if (dead) throw dead;
+        end = reject;
+        running.add(end);
+        call(stop).then(resolve, reject);
+      });
     } catch (error) {
       if (error instanceof WebAssembly.RuntimeError) die(trapped(error));
       throw isThrown(error) ? fromThrown(error) : error;
     } finally {
+      running.delete(end);
       run.signal.removeEventListener("abort", abort);
       if (!dead) stop.free();
     }
