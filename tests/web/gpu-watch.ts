@@ -1,4 +1,4 @@
-/** Looks over the shoulder of the engine's worker: which devices it asks for, and the GPU memory that it holds. */
+/** Looks over the shoulder of the engine's worker: which devices it asks for, the GPU memory that it holds; and refuses it some. */
 
 import type { Page } from "@playwright/test";
 
@@ -17,6 +17,8 @@ export interface Seen {
   bound: number;
   /** Buffers made so far, by label. */
   readonly made: Record<string, number>;
+  /** The label of the buffers for which there is no memory from now on. */
+  refused: string;
 }
 
 /** Watches the workers that a page starts from now on. With `everything` their devices get all that the adapter has. */
@@ -30,8 +32,23 @@ export async function watchGpu(page: Page, { everything = false } = {}): Promise
 
 /** What the page's engine has done until now. */
 export async function seen(page: Page): Promise<Seen> {
+  return look(page, "");
+}
+
+/** From now on the browser has no memory for buffers of this label. */
+export async function refuse(page: Page, label: string): Promise<void> {
+  await look(page, label);
+}
+
+async function look(page: Page, refused: string): Promise<Seen> {
   const all = await Promise.all(
-    page.workers().map((worker) => worker.evaluate(() => (self as unknown as { gpuSeen?: Seen }).gpuSeen)),
+    page.workers().map((worker) =>
+      worker.evaluate((label) => {
+        const { gpuSeen } = self as unknown as { gpuSeen?: Seen };
+        if (gpuSeen && label) gpuSeen.refused = label;
+        return gpuSeen;
+      }, refused),
+    ),
   );
   const found = all.find((one) => one && one.devices.length > 0);
   if (!found) throw new Error("no worker has a device");
@@ -40,13 +57,17 @@ export async function seen(page: Page): Promise<Seen> {
 
 /** Runs in the worker, before its own code: nothing from outside is known here. */
 function watch(everything: boolean): void {
-  const noted: Seen = { devices: [], bytes: 0, bound: 0, made: {} };
+  const noted: Seen = { devices: [], bytes: 0, bound: 0, made: {}, refused: "" };
   Object.assign(self, { gpuSeen: noted });
   const adapter = GPUAdapter.prototype;
   const device = GPUDevice.prototype;
   const buffer = GPUBuffer.prototype;
   // eslint-disable-next-line @typescript-eslint/unbound-method -- each is called with its own `this`
-  const [{ requestDevice }, { createBindGroup, createBuffer }, { destroy }] = [adapter, device, buffer];
+  const [{ requestDevice }, { createBindGroup, createBuffer, popErrorScope }, { destroy }] = [
+    adapter,
+    device,
+    buffer,
+  ];
   adapter.requestDevice = async function (this: GPUAdapter, wanted) {
     const all = (limits: GPUSupportedLimits) => {
       const names = Object.keys(Object.getOwnPropertyDescriptors(GPUSupportedLimits.prototype));
@@ -73,7 +94,16 @@ function watch(everything: boolean): void {
     held.set(made, wanted.size);
     noted.bytes += wanted.size;
     noted.made[label] = (noted.made[label] ?? 0) + 1;
+    full ||= label !== "" && label === noted.refused;
     return made;
+  };
+  // As the browser tells it: by the scope around the buffer.
+  let full = false;
+  device.popErrorScope = async function (this: GPUDevice) {
+    const refused = full && new GPUOutOfMemoryError("refused by a test");
+    full = false;
+    const error = await popErrorScope.call(this);
+    return refused || error;
   };
   device.createBindGroup = function (this: GPUDevice, wanted) {
     for (const { resource } of wanted.entries) {

@@ -68,9 +68,14 @@ export class Life implements ReactiveController {
 
   /** Shows a photo that the reader or the page's program chose. */
   async open(photo: Blob, name: string): Promise<void> {
-    this.#mayStart = true;
+    this.allow();
     await this.#show(photo, name);
     await this.session?.startCached();
+  }
+
+  /** What is on this device may start: the reader wants it. */
+  allow(): void {
+    this.#mayStart = true;
   }
 
   /** Says what the model is; `other` when it is another one than before. Starts what `load` allows. */
