@@ -59,10 +59,11 @@ export class Life implements ReactiveController {
     this.session?.configure(this.#wishes().settings);
   }
 
-  /** The session, made where it is not there yet. */
+  /** The session, made where it is not there yet; with what was set just now, before the next update. */
   ready(): Session {
     const { settings, maker } = this.#wishes();
     this.session ??= new Session(this.#listener, settings, maker);
+    this.session.configure(settings);
     return this.session;
   }
 
