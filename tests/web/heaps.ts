@@ -6,7 +6,7 @@ import type { CDPSession, Page } from "@playwright/test";
 export interface Alive {
   /** Bytes of JavaScript's own heap: objects, and code and its types, of which there is more as functions warm up. */
   readonly bytes: number;
-  /** Objects of any kind: warming up makes none. */
+  /** Objects of any kind: warming up makes few. */
   readonly objects: number;
 }
 

