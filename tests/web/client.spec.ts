@@ -3,15 +3,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "@playwright/test";
-import type * as Api from "../../www/engine/index.js";
+import { openApi, type Api } from "./api-page.js";
 import { makePacks, PACKS } from "./packs.js";
-import { expect, kept, PHOTO, test, type Site } from "./site.js";
+import { expect, kept, test } from "./site.js";
 
 declare global {
   interface Window {
-    api: typeof Api;
-    photo: Blob;
-    model: string;
     /** How often persistent storage was asked for. */
     asked: number;
   }
@@ -27,25 +24,7 @@ const description = JSON.parse(readFileSync(join(PACKS, "tiny", "model.json"), "
 const parts = description.files.flatMap((file) => file.parts);
 const largest = parts.reduce((a, b) => (a.size > b.size ? a : b));
 
-/** A page with the API and a photo at hand. */
-async function open(page: Page, site: Site): Promise<void> {
-  site.pages.set("blank.html", '<!doctype html><link rel="icon" href="data:,"><title>Blank</title>');
-  await page.goto(`${site.url}blank.html`);
-  await page.evaluate(
-    async ({ api, bytes, model }) => {
-      window.api = (await import(api)) as typeof Api;
-      window.photo = new Blob([Uint8Array.from(bytes)], { type: "image/png" });
-      window.model = model;
-    },
-    {
-      api: `${site.url}groma/groma-web.js`,
-      bytes: [...readFileSync(PHOTO)],
-      model: `${site.url}packs/tiny/`,
-    },
-  );
-}
-
-test.beforeEach(({ page, site }) => open(page, site));
+test.beforeEach(({ page, site }) => openApi(page, site));
 
 test("from nothing to nothing: availability, progress, info, photos of every kind, models, delete", async ({
   page,
@@ -159,7 +138,7 @@ test("a second tab waits for the first one's download, and sees it go on", async
 }) => {
   site.fates.push({ file: largest.name, fate: "slow", times: 1 });
   const second = await context.newPage();
-  await open(second, site);
+  await openApi(second, site);
   const create = (tab: Page) =>
     tab.evaluate(async () => {
       const seen: number[] = [];
@@ -371,8 +350,6 @@ test("fall-backs can be forced, and answer alike", async ({ page }) => {
       refused,
       none: await ask({ webgpu: "none" }, "auto"),
       noAdapter: await ask({ webgpu: "no-adapter", storage: "memory" }, "auto"),
-      gpu: await ask({}, "gpu"),
-      small: await ask({ gpu: { defaultLimits: true, binding: 2 ** 21, mapLatencyMs: 5 } }, "gpu"),
       outOfMemory: await Groma.create({ model, device: "gpu", debug: { gpu: { memory: 10_000 } } }).catch(
         (e: unknown) => (e as Api.GromaError).reason,
       ),
@@ -381,6 +358,5 @@ test("fall-backs can be forced, and answer alike", async ({ page }) => {
   expect(result.refused).toBe("no-webgpu");
   expect(result.none.note).toBe("no-webgpu");
   expect(result.noAdapter).toEqual({ ...result.none, note: "no-adapter" });
-  expect(result.small.tokens).toEqual(result.gpu.tokens);
   expect(result.outOfMemory).toBe("out-of-memory");
 });

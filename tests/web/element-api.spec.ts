@@ -65,6 +65,19 @@ test("what was set before the definition counts", async ({ page }) => {
   await expect(page.getByRole("textbox", { name: "Ask" })).toHaveValue("Why?");
 });
 
+test("what is opened at once is not closed by an address that never was", async ({ page }) => {
+  await open(page);
+  await page.evaluate(async () => {
+    embed.define();
+    const chat = document.createElement("groma-chat");
+    Object.assign(chat, { maker: embed.maker, model: "/pack/" });
+    document.querySelector("#here")?.append(chat);
+    await chat.open(await (await fetch("/photos/a.png")).blob(), "opened");
+  });
+  await regions(page);
+  await expect(page.getByRole("img", { name: "opened" })).toBeVisible();
+});
+
 test("says the size and makes nothing before the reader agrees", async ({ page }) => {
   await open(page, "?");
   await put(page, { src: "/photos/a.png", alt: "A street" });

@@ -8,7 +8,7 @@ import { serve } from "../../scripts/serve.mjs";
 import { makePacks, PACKS, ROOT } from "./packs.js";
 
 /** What happens to a file of a pack. */
-export type Fate = "damage" | "cut" | "missing" | "slow" | "refused" | "whole";
+export type Fate = "damage" | "cut" | "held" | "missing" | "slow" | "refused" | "whole";
 
 const BASE = "/some/where/";
 
@@ -19,6 +19,8 @@ export class Site {
   readonly fates: { file: string; fate: Fate; times: number }[] = [];
   /** Pages besides the built ones, by their path under the base. */
   readonly pages = new Map<string, string>();
+  /** Answers of which only half was sent: what becomes of them is the test's. */
+  readonly held: ServerResponse[] = [];
   /** No pack is served at all. */
   offline = false;
   url = "";
@@ -81,6 +83,11 @@ export class Site {
     const body = Buffer.from(all.subarray(start));
     if (fate === "damage") body[body.length >> 1] = (body[body.length >> 1] ?? 0) ^ 1;
     response.writeHead(range ? 206 : 200, { "content-length": body.length });
+    if (fate === "held") {
+      response.write(body.subarray(0, body.length >> 1));
+      this.held.push(response);
+      return true;
+    }
     if (fate === "cut" || fate === "slow") {
       // A cut comes when the browser has had time to read what was sent: a reset takes what waits unread along.
       response.write(body.subarray(0, body.length >> 1), () => {

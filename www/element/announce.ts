@@ -1,7 +1,7 @@
 /** What a screen reader is told: short lines in a polite live region, each added once and never changed. */
 
 import { html, type ReactiveController, type ReactiveControllerHost, type TemplateResult } from "lit";
-import { repeat } from "lit/directives/repeat.js";
+import { each } from "./each.js";
 
 // Enough that a reader who is slower than the answer misses none, and few enough that browsing finds no second transcript.
 const KEPT = 12;
@@ -31,7 +31,7 @@ export class Announcer implements ReactiveController {
   /** Draws the live region, which is not seen. */
   render(): TemplateResult {
     return html`<div class="unseen" role="status" aria-live="polite" aria-atomic="false">
-      ${repeat(
+      ${each(
         this.#lines,
         ({ id }) => id,
         ({ text }) => html`<p>${text}</p>`,

@@ -2,7 +2,7 @@
 
 import { html, LitElement, nothing, type PropertyValues, type TemplateResult } from "lit";
 import { property, query, state } from "lit/decorators.js";
-import type { AnswerResult, Box, DeviceWish, Task } from "../engine/index.js";
+import type { AnswerResult, Box, DeviceWish, GromaError, Task } from "../engine/index.js";
 import { Announcer } from "./announce.js";
 import type { Size } from "./boxes.js";
 import { renderComposer, taskOf } from "./composer.js";
@@ -128,6 +128,8 @@ export class GromaChat extends LitElement {
   );
   #focus: number | "button" | "question" | undefined;
   #follow = true;
+  /** What is asked as soon as the photo was looked at. */
+  #next: Task | undefined;
 
   /** The boxes that the next question speaks of as [1], [2] …, in pixels of the photo. */
   @property({ attribute: false })
@@ -186,7 +188,10 @@ export class GromaChat extends LitElement {
       // A session reports its state by an update of its own, which may not begin within this one.
       queueMicrotask(() => void this.#life.offer(other));
     }
-    if (changed.has("src")) queueMicrotask(() => void this.#life.openSource());
+    // None at first is no wish to close what `open` has shown already.
+    if (changed.has("src") && (this.src || changed.get("src"))) {
+      queueMicrotask(() => void this.#life.openSource());
+    }
     const { log } = this;
     if (log && this.#follow) log.scrollTop = log.scrollHeight;
     this.#moveFocus();
@@ -261,15 +266,18 @@ export class GromaChat extends LitElement {
   #renderLog(session: Session | undefined): TemplateResult {
     const turns = session?.turns ?? [];
     const may = !this.readonly && !session?.busy;
+    const error = this.#life.error ?? session?.chosen?.error;
     return html`${renderTranscript({
       turns,
       highlight: this.#highlight,
       onShow: (turn) => (this.shownTurn = turn),
       onAgain: session?.chosen?.photo && may ? (task) => void this.#run(task) : undefined,
+      onProcessor: (task, why) => this.#processor(why, task),
     })}${
       turns.length === 0
         ? renderWelcome({
-            error: this.#life.error ?? session?.chosen?.error,
+            error,
+            onProcessor: this.#processor(error),
             looked: session?.chosen?.photo !== undefined,
             tasks: this.#offered(),
             readonly: this.readonly,
@@ -294,6 +302,7 @@ export class GromaChat extends LitElement {
         onLoad: () => void session.load(),
         onCancel: () => session.cancelLoading(),
         onRetry: () => void session.retry(),
+        onProcessor: this.#processor(session.model.state === "failed" ? session.model.error : undefined),
       });
     }
     return renderComposer({
@@ -347,11 +356,22 @@ export class GromaChat extends LitElement {
     return this.#life.ready().ask(task);
   }
 
+  /** A way on without the GPU, where the failure was the GPU's; a task is then put once more. */
+  #processor(error: GromaError | undefined, task?: Task): (() => void) | undefined {
+    if (!error || !this.#life.session?.processorMay(error)) return undefined;
+    return () => {
+      this.#next = task;
+      this.#life.allow();
+      this.device = "cpu";
+    };
+  }
+
   /** Before another photo: what belonged to the old one goes. */
   #forget(): void {
     this.#drawing.clear();
     this.#highlight.clear();
     this.#zoom.reset();
+    this.#next = undefined;
     this.shownTurn = 0;
     this.showAll = false;
     this.inviting = false;
@@ -380,6 +400,9 @@ export class GromaChat extends LitElement {
       regions: (regions) => {
         say(`${regions.length} regions found on the photo.`);
         emit(this, "groma-regions", { regions });
+        const task = this.#next;
+        this.#next = undefined;
+        if (task) void this.#run(task);
       },
       segment: (turn, segment) => {
         // Tokens would make a screen reader stutter: it gets whole pieces.

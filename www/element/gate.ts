@@ -14,6 +14,8 @@ export interface GateView {
   readonly onLoad: () => void;
   readonly onCancel: () => void;
   readonly onRetry: () => void;
+  /** Goes on without the GPU; offered where that may help. */
+  readonly onProcessor: (() => void) | undefined;
 }
 
 /** Draws the gate; nothing once the model is ready. */
@@ -55,7 +57,10 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
             <p>${model.error.message}</p>
             <p class="muted small">${model.error.reason}</p>
           </div>
-          <button type="button" class="primary" part="button" @click=${view.onRetry}>Try again</button>
+          <span class="gate-buttons">
+            ${renderProcessor(view.onProcessor)}
+            <button type="button" class="primary" part="button" @click=${view.onRetry}>Try again</button>
+          </span>
         </div>
         ${model.error.reason === "no-webgpu" ? html`<slot name="fallback"></slot>` : nothing}
       </div>`;
@@ -91,6 +96,14 @@ function renderOffer(
     </p>
     ${renderNote(device)}
   </div>`;
+}
+
+/** A way on where the GPU can't. */
+export function renderProcessor(onProcessor: (() => void) | undefined): TemplateResult | typeof nothing {
+  if (!onProcessor) return nothing;
+  return html`<button type="button" class="processor" part="button" @click=${onProcessor}>
+    Use the processor
+  </button>`;
 }
 
 /** Says why the GPU is not used, where it is not. */

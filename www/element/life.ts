@@ -59,18 +59,24 @@ export class Life implements ReactiveController {
     this.session?.configure(this.#wishes().settings);
   }
 
-  /** The session, made where it is not there yet. */
+  /** The session, made where it is not there yet; with what was set just now, before the next update. */
   ready(): Session {
     const { settings, maker } = this.#wishes();
     this.session ??= new Session(this.#listener, settings, maker);
+    this.session.configure(settings);
     return this.session;
   }
 
   /** Shows a photo that the reader or the page's program chose. */
   async open(photo: Blob, name: string): Promise<void> {
-    this.#mayStart = true;
+    this.allow();
     await this.#show(photo, name);
     await this.session?.startCached();
+  }
+
+  /** What is on this device may start: the reader wants it. */
+  allow(): void {
+    this.#mayStart = true;
   }
 
   /** Says what the model is; `other` when it is another one than before. Starts what `load` allows. */

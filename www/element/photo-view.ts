@@ -2,10 +2,10 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
-import { repeat } from "lit/directives/repeat.js";
 import type { Box, Region, Task } from "../engine/index.js";
 import { area, type Size } from "./boxes.js";
 import type { Drawing } from "./draw.js";
+import { each } from "./each.js";
 import { renderAsked, renderDrawing } from "./drawn-view.js";
 import type { Highlight } from "./highlight.js";
 import { colour, mentioned } from "./palette.js";
@@ -77,7 +77,7 @@ export function renderPhoto(view: PhotoView): TemplateResult {
               @click=${{ handleEvent: drawing.swallowClick, capture: true }}
               @keydown=${(event: KeyboardEvent) => walk(event, shown, view)}
             >
-              ${repeat(
+              ${each(
                 shown,
                 (s) => s.key,
                 (s) => renderBox(s, view),

@@ -273,6 +273,14 @@ export class Session {
     await this.chosen?.photo?.reset();
   }
 
+  /** Whether the processor may do what failed: it was the GPU that could not. */
+  processorMay(error: GromaError): boolean {
+    if (this.#settings.device === "cpu" || this.device?.kind === "cpu") return false;
+    // A trap is the engine's own memory, of which the processor needs more.
+    const full = error.reason === "out-of-memory" && !("trap" in error.details);
+    return full || error.reason === "no-webgpu" || error.reason === "device-lost";
+  }
+
   /** Whether there is something to stop. */
   get busy(): boolean {
     if (this.chosen?.looking) return true;

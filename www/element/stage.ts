@@ -71,7 +71,7 @@ export function renderStage(view: StageView): TemplateResult {
     <div class="tools">
       <span class="status muted small">${status(chosen, drawing, regions)}</span>
       ${
-        chosen.halted
+        chosen.halted || mayPass(chosen.error)
           ? html`<button type="button" class="quiet" @click=${view.onLookAgain}>Look at the photo</button>`
           : nothing
       }
@@ -126,6 +126,11 @@ export function renderStage(view: StageView): TemplateResult {
       </span>
     </div>
   `;
+}
+
+/** Whether looking again may do what failed. */
+function mayPass(error: Chosen["error"]): boolean {
+  return error?.reason === "out-of-memory" || error?.reason === "device-lost" || error?.reason === "internal";
 }
 
 function status(chosen: Chosen, drawing: Drawing, regions: number): string {

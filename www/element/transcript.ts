@@ -2,8 +2,9 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
-import { repeat } from "lit/directives/repeat.js";
 import { joinText, type GromaError, type Region, type Segment, type Task } from "../engine/index.js";
+import { each } from "./each.js";
+import { renderProcessor } from "./gate.js";
 import type { Highlight } from "./highlight.js";
 import { colour } from "./palette.js";
 import type { Turn } from "./session.js";
@@ -17,11 +18,13 @@ export interface TranscriptView {
   readonly onShow: (turn: number) => void;
   /** A question that failed is put once more; without it that is not offered. */
   readonly onAgain: ((task: Task) => void) | undefined;
+  /** Puts it once more without the GPU; nothing where that would not help. */
+  readonly onProcessor: (task: Task, error: GromaError) => (() => void) | undefined;
 }
 
 /** Draws all turns. */
 export function renderTranscript(view: TranscriptView): TemplateResult {
-  return html`${repeat(
+  return html`${each(
     view.turns,
     (turn) => turn.id,
     (turn) => renderTurn(turn, view),
@@ -35,13 +38,14 @@ function renderTurn(turn: Turn, view: TranscriptView): TemplateResult {
     <div class="answer" part="answer" aria-busy=${going ? "true" : "false"}>
       ${turn.state === "waiting" ? html`<span class="dots" aria-label="Answering"><i></i><i></i><i></i></span>` : nothing}
       ${renderSegments(turn, view)}${turn.state === "answering" ? html`<span class="caret" aria-hidden="true"></span>` : nothing}
-      ${turn.error ? renderProblem(turn.task, turn.error, view.onAgain) : nothing}
+      ${turn.error ? renderProblem(turn.task, turn.error, view) : nothing}
     </div>
     ${renderFoot(turn)}
   </article>`;
 }
 
-function renderProblem(task: Task, error: GromaError, onAgain: TranscriptView["onAgain"]): TemplateResult {
+function renderProblem(task: Task, error: GromaError, view: TranscriptView): TemplateResult {
+  const { onAgain, onProcessor } = view;
   return html`<div class="problem" role="alert">
       <p>${error.message}</p>
     </div>
@@ -49,7 +53,7 @@ function renderProblem(task: Task, error: GromaError, onAgain: TranscriptView["o
       onAgain
         ? html`<button type="button" class="quiet again" @click=${() => onAgain(task)}>Ask again</button>`
         : nothing
-    }`;
+    }${renderProcessor(onProcessor(task, error))}`;
 }
 
 function renderSegments(turn: Turn, view: TranscriptView): TemplateResult | typeof nothing {

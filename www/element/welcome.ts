@@ -2,12 +2,15 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import type { GromaError, Task } from "../engine/index.js";
+import { renderProcessor } from "./gate.js";
 import { IDEAS, type TaskName } from "./words.js";
 
 /** What the welcome shows and does. */
 export interface WelcomeView {
   /** Why there is no photo. */
   readonly error: GromaError | undefined;
+  /** Goes on without the GPU; offered where that may help. */
+  readonly onProcessor: (() => void) | undefined;
   /** Whether the photo was looked at. */
   readonly looked: boolean;
   /** What may be asked. */
@@ -18,7 +21,10 @@ export interface WelcomeView {
 
 /** Draws the beginning of a conversation. */
 export function renderWelcome(view: WelcomeView): TemplateResult {
-  if (view.error) return html`<p class="problem" role="alert">${view.error.message}</p>`;
+  if (view.error) {
+    return html`<p class="problem" role="alert">${view.error.message}</p>
+      ${renderProcessor(view.onProcessor)}`;
+  }
   if (!view.looked) {
     return html`<p class="welcome muted">
       Groma looks at a photo and answers questions about it. What it speaks of, it shows: each phrase is tied

@@ -49,7 +49,7 @@ function fromBitmap(bitmap: ImageBitmap): Picture {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (!context)
-    throw new GromaError("out-of-memory", "The browser has no memory for this picture. Try a smaller one.");
+    throw new GromaError("image-too-large", "The browser has no memory for this picture. Try a smaller one.");
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return fromPixels(context.getImageData(0, 0, width, height));

@@ -228,13 +228,18 @@ export class Host {
   }
 }
 
-/** At most one report a while, but the last one always. */
+/** At most one report a while; the newest one always, also where nothing follows it: a download may stand still. */
 function throttled<T>(report: (value: T) => void): (value: T, last: boolean) => void {
   let next = 0;
-  return (value, last) => {
-    const now = performance.now();
-    if (now < next && !last) return;
-    next = now + PROGRESS_MS;
+  let waiting: ReturnType<typeof setTimeout> | undefined;
+  const tell = (value: T) => {
+    next = performance.now() + PROGRESS_MS;
     report(value);
+  };
+  return (value, last) => {
+    clearTimeout(waiting);
+    const wait = next - performance.now();
+    if (last || wait <= 0) tell(value);
+    else waiting = setTimeout(tell, wait, value);
   };
 }

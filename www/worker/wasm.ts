@@ -1,6 +1,7 @@
 /** The wasm module as an engine. */
 
 import { aborted, GromaError, type Reason } from "../engine/error.js";
+import type { DeviceKind } from "../engine/types.js";
 import init, { Model, onPanic, Stop, type Thrown } from "../pkg/groma.js";
 import type { Engine, EngineModel, EnginePhoto, Picture, RunOptions } from "./engine.js";
 
@@ -16,6 +17,11 @@ const WAYS_ON: Partial<Record<Reason, string>> = {
   "question-empty": "Type a question first.",
 };
 
+// Where it was the GPU that could not, the processor may.
+const WAYS_OFF_THE_GPU: Partial<Record<Reason, string>> = {
+  "out-of-memory": "Close other tabs, use a smaller model, or the processor (device “cpu”).",
+};
+
 /** Fetches and starts the module. */
 export async function startEngine(): Promise<Engine> {
   const { memory } = await init();
@@ -23,15 +29,13 @@ export async function startEngine(): Promise<Engine> {
   const heap = { start: 0, streamed: 0, now: () => memory.buffer.byteLength };
   Object.assign(self, { gromaHeap: heap });
   let dead: GromaError | undefined;
-  let announce: (error: GromaError) => void = () => undefined;
-  // A trap inside an asynchronous call leaves that call's promise open for ever, so every call races with this one.
-  const death = new Promise<never>((_, reject) => {
-    announce = reject;
-  });
-  death.catch(() => undefined);
+  // A trap inside an asynchronous call leaves that call's promise open for ever, so the trap itself ends it. No race with
+  // one promise for all calls: that one would keep every answer that was ever given.
+  const running = new Set<(error: GromaError) => void>();
+  let device: DeviceKind = "cpu";
   const die = (error: GromaError) => {
     dead ??= error;
-    announce(dead);
+    for (const end of running) end(dead);
   };
   onPanic((panic: string) => {
     die(new GromaError("internal", "The engine failed and must be started again.", { panic }));
@@ -48,12 +52,19 @@ export async function startEngine(): Promise<Engine> {
     const abort = () => stop.stop();
     run.signal.addEventListener("abort", abort, { once: true });
     if (run.signal.aborted) abort();
+    let end: (error: GromaError) => void = () => undefined;
     try {
-      return await Promise.race([call(stop), death]);
+      return await new Promise<T>((resolve, reject: (error: unknown) => void) => {
+        if (dead) throw dead;
+        end = reject;
+        running.add(end);
+        call(stop).then(resolve, reject);
+      });
     } catch (error) {
       if (error instanceof WebAssembly.RuntimeError) die(trapped(error));
-      throw isThrown(error) ? fromThrown(error) : error;
+      throw isThrown(error) ? fromThrown(error, device) : error;
     } finally {
+      running.delete(end);
       run.signal.removeEventListener("abort", abort);
       if (!dead) stop.free();
     }
@@ -90,6 +101,7 @@ export async function startEngine(): Promise<Engine> {
     load: (description, pack, options) =>
       guarded(options, async (stop) => {
         heap.start = 0;
+        device = options.device;
         const onProgress = (done: number, all: number) => {
           // From the first tensor on: what describes the pack was read before.
           heap.start ||= heap.now();
@@ -122,10 +134,13 @@ function isThrown(error: unknown): error is Thrown {
   );
 }
 
-function fromThrown(thrown: Thrown): GromaError {
+function fromThrown(thrown: Thrown, device: DeviceKind): GromaError {
   const reason = thrown.reason as Reason;
   if (reason === "aborted") return aborted();
-  const sentence = `${thrown.message.charAt(0).toUpperCase()}${thrown.message.slice(1)}.`;
-  const way = WAYS_ON[reason];
+  // Which buffer it was that found no memory is no reader's business; it stays in the details.
+  const place = reason === "out-of-memory" ? thrown.details.place.map((one) => `${one}: `).join("") : "";
+  const words = thrown.message.startsWith(place) ? thrown.message.slice(place.length) : thrown.message;
+  const sentence = `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
+  const way = (device === "gpu" ? WAYS_OFF_THE_GPU[reason] : undefined) ?? WAYS_ON[reason];
   return new GromaError(reason, way ? `${sentence} ${way}` : sentence, thrown.details);
 }

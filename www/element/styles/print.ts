@@ -25,6 +25,7 @@ export const print = css`
     .tools,
     .anew,
     .again,
+    .processor,
     .welcome {
       display: none;
     }

@@ -168,6 +168,10 @@ export const talk = css`
     margin: 0.35rem 0 0 -0.65rem;
   }
 
+  .problem ~ .processor {
+    margin-block-start: 0.5rem;
+  }
+
   .foot {
     margin-top: 0.35rem;
     color: var(--soft);
@@ -206,6 +210,12 @@ export const talk = css`
 
   .gate-row > div {
     flex: 1 1 12rem;
+  }
+
+  .gate-buttons {
+    display: flex;
+    flex-wrap: wrap;
+    gap: 0.5rem;
   }
 
   .note {
