@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use gemm::Parallelism;
+#[cfg(not(target_arch = "wasm32"))]
+use rayon::prelude::*;
 
 use super::blocks;
 use super::device::{Numerics, Storage, Tensor};
@@ -94,10 +96,11 @@ impl Tensor {
         match &*self.cpu()? {
             CpuData::F32(v) => out.copy_from_slice(&v[first * cols..(first + count) * cols]),
             CpuData::Blocks(bytes) => {
-                let row = self.dtype().row_bytes(cols)?;
+                let dtype = self.dtype();
+                let row = dtype.row_bytes(cols)?;
                 in_parts(out, cols, cols, |at, out| {
                     let first = first + at;
-                    blocks::decode(self.dtype(), &bytes[first * row..][..out.len() / cols * row], out);
+                    blocks::decode(dtype, &bytes[first * row..][..out.len() / cols * row], out);
                 });
             }
             CpuData::U32(_) => return Err(Error::internal(format!("{} is no weight", self.label()))),
@@ -235,13 +238,11 @@ const PART: usize = 1 << 15;
 /// row costs about `cost` numbers read.
 pub(crate) fn in_parts(out: &mut [f32], row: usize, cost: usize, each: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = (PART / cost.max(1)).max(1);
-    #[cfg(not(target_arch = "wasm32"))]
-    if out.len() > rows * row {
-        use rayon::prelude::*;
-        out.par_chunks_mut(rows * row).enumerate().for_each(|(part, out)| each(part * rows, out));
-        return;
+    if cfg!(target_arch = "wasm32") || out.len() <= rows * row {
+        return each(0, out);
     }
-    each(0, out);
+    #[cfg(not(target_arch = "wasm32"))]
+    out.par_chunks_mut(rows * row).enumerate().for_each(|(part, out)| each(part * rows, out));
 }
 
 /// `x [t, k] · w[first..first + count, :]ᵀ` into a fresh `[t, count]` vector.

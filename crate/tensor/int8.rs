@@ -4,8 +4,6 @@
 //! `scales · Σ q·x + min · Σ x` with sums of whole numbers. Weights are read as files have them. Knows nothing of
 //! tensors and plans.
 
-use half::f16;
-
 use super::blocks::DType;
 
 const BLOCK: usize = 32;
@@ -59,7 +57,7 @@ pub(crate) fn dot(dtype: DType, row: &[u8], x: &Rounded) -> f32 {
 /// For processors without a version of their own; compilers make vector code of it.
 #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
 fn portable(dtype: DType, row: &[u8], x: &Rounded) -> f32 {
-    let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+    let half = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).to_f32();
     let sum = |quants: [i8; BLOCK], x: &Block| -> f32 {
         let mut lanes = [0i32; 16];
         for (i, lane) in lanes.iter_mut().enumerate() {
@@ -253,6 +251,8 @@ mod simd128 {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::super::blocks;
     use super::*;
 
