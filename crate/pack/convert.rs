@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::Checkpoint;
 use super::gguf::SHAPE_KEY;
 use super::llama;
-use super::manifest::{Generation, Manifest, PackFile};
+use super::manifest::{DECODER, Generation, Manifest, PERCEIVER, PackFile, TOKENIZER};
 use super::names;
 use super::quantise::{Quant, recode};
 use super::source::{Source, matrix};
@@ -132,18 +132,18 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &dyn Fn(P
     let total = decoder.iter().chain(&perceiver).map(|j| j.planned.bytes).sum();
     let mut run = Run { checkpoint: &checkpoint, staging: &staging, options, progress, done: 0, total };
     if let Some(json) = &tokenizer {
-        let mut file = staging.file("tokenizer.json");
+        let mut file = staging.file(TOKENIZER);
         file.write(json)?;
         manifest.files.push(file.finish()?);
     }
     let mut meta = llama::general("groma", &name, common_type(&perceiver));
     meta.extend(shapes(&perceiver));
-    manifest.files.push(run.write("perceiver.gguf", &meta, &perceiver)?);
+    manifest.files.push(run.write(PERCEIVER, &meta, &perceiver)?);
     if !decoder.is_empty() {
         let mut meta = llama::general("llama", &name, common_type(&decoder));
         meta.extend(llama::hyperparameters(&checkpoint.config));
         meta.extend(llama::tokenizer(&checkpoint.config, tokenizer.as_deref(), checkpoint.base.as_ref())?);
-        manifest.files.push(run.write("decoder.gguf", &meta, &decoder)?);
+        manifest.files.push(run.write(DECODER, &meta, &decoder)?);
     }
     manifest.total = manifest.files.iter().map(|f| f.size).sum();
     staging.commit(&manifest)?;

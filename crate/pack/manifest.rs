@@ -20,6 +20,12 @@ pub const MAX_MANIFEST: u64 = 4 << 20;
 pub const MAX_TOKENIZER: u64 = 64 << 20;
 /// The file that holds the tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The file that holds encoder, proposer, region encoder and bridge.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const PERCEIVER: &str = "perceiver.gguf";
+/// The file that holds the language model.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const DECODER: &str = "decoder.gguf";
 const FORMAT: &str = "groma-pack";
 const VERSION: u32 = 1;
 

@@ -163,6 +163,8 @@ pub(crate) fn official_row(row: usize, head_width: usize) -> usize {
 struct Lora {
     a: Option<Entry>,
     b: Option<Entry>,
+    /// A tensor that is of LoRA's, but neither half of a pair.
+    strange: Option<String>,
 }
 
 /// Tensors under official names.
@@ -184,10 +186,14 @@ impl Weights {
     /// Takes a tensor of a checkpoint in. Of an official name and an alias the official one wins.
     pub(crate) fn insert(&mut self, raw: &str, entry: Entry) {
         let Some(name) = names::official(raw) else { return };
-        let pair = ["lora_A", "lora_B"].iter().find_map(|p| Some((*p, name.strip_suffix(&format!(".{p}.weight"))?)));
-        if let Some((part, stem)) = pair {
+        if let Some((stem, part)) = name.split_once(".lora_") {
+            // PEFT writes an adapter's name (`default`) between the two in a whole model's state.
             let lora = self.lora.entry(format!("{stem}.weight")).or_default();
-            *(if part == "lora_A" { &mut lora.a } else { &mut lora.b }) = Some(entry);
+            match part {
+                "A.weight" | "A.default.weight" => lora.a = Some(entry),
+                "B.weight" | "B.default.weight" => lora.b = Some(entry),
+                _ => lora.strange = Some(raw.to_owned()),
+            }
         } else if names::is_official(raw) || !self.tensors.contains_key(&name) {
             self.tensors.insert(name, entry);
         }
@@ -211,6 +217,11 @@ impl Weights {
     pub(crate) fn check(&self) -> Result<()> {
         for (name, lora) in &self.lora {
             let broken = |what: &str| Error::new(Code::PackInvalid, format!("a LoRA pair {what}")).at(name);
+            if let Some(strange) = &lora.strange {
+                return Err(
+                    broken("is of a form that is not known").expected("….lora_A.weight and ….lora_B.weight", strange)
+                );
+            }
             let (Some(a), Some(b)) = (&lora.a, &lora.b) else { return Err(broken("lacks one half")) };
             let w = self.tensors.get(name).ok_or_else(|| broken("has no matrix to be added to"))?;
             match (&w.shape[..], &a.shape[..], &b.shape[..]) {

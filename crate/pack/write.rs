@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::gguf::MAX_HEAD;
-use super::manifest::{MANIFEST, MAX_PART, Manifest, PackFile, Part};
+use super::manifest::{DECODER, MANIFEST, MAX_PART, Manifest, PERCEIVER, PackFile, Part, TOKENIZER};
 use super::reader::hex;
 use crate::error::{Code, Error, Result};
 use crate::tensor::DType;
@@ -120,6 +120,13 @@ pub(crate) fn gguf_head(metadata: &[(String, Meta)], tensors: &[Planned]) -> Res
     Ok(out)
 }
 
+/// Whether a pack may hold a file of that name.
+fn is_ours(name: &str) -> bool {
+    let number = |tail: &str| tail.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let of = |file: &str| name.strip_prefix(file).is_some_and(|tail| tail.is_empty() || number(tail));
+    name == MANIFEST || [TOKENIZER, PERCEIVER, DECODER].into_iter().any(of)
+}
+
 /// A folder beside `out` that takes its place when everything is in it, and vanishes if that never happens.
 #[derive(Debug)]
 pub(crate) struct Staging {
@@ -132,13 +139,26 @@ impl Staging {
     /// Makes `OUT.part-PID`.
     ///
     /// # Errors
-    /// `usage` where `out` exists and is neither empty nor a pack: nothing foreign is ever replaced.
+    /// `usage` where `out` exists and is neither empty nor a pack, or holds more than a pack: nothing foreign is ever
+    /// replaced.
     pub(crate) fn new(out: &Path) -> Result<Self> {
-        let taken = out.exists() && !out.join(MANIFEST).is_file();
-        if taken && fs::read_dir(out).map_or(true, |mut d| d.next().is_some()) {
-            return Err(Error::new(Code::Usage, "the place for the pack is taken")
-                .expected("nothing, an empty folder or a pack", "something else")
-                .at(out.display()));
+        let taken = |what: String| {
+            Err(Error::new(Code::Usage, "the place for the pack is taken")
+                .expected("nothing, an empty folder or a pack", what)
+                .at(out.display()))
+        };
+        if out.exists() && !out.is_dir() {
+            return taken("a file".into());
+        }
+        if out.exists() {
+            let look = |e| Error::writing(out, "look into the folder", &e);
+            let names =
+                fs::read_dir(out).map_err(look)?.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
+            let names = names.collect::<std::io::Result<Vec<String>>>().map_err(look)?;
+            let pack = names.is_empty() || names.iter().any(|n| n == MANIFEST);
+            if let Some(foreign) = names.iter().find(|n| !pack || !is_ours(n)) {
+                return taken(foreign.clone());
+            }
         }
         let name = out
             .file_name()

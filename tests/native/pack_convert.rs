@@ -123,6 +123,21 @@ fn query_rows_are_neighbours_after_lora() {
 }
 
 #[test]
+fn lora_pairs_may_name_their_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::golden("tiny3");
+    let named =
+        |n: String| n.replace(".lora_A.weight", ".lora_A.default.weight").replace(".lora_B.w", ".lora_B.default.w");
+    let before = model.tensors.keys().cloned().collect::<Vec<_>>();
+    model.tensors = model.tensors.into_iter().map(|(n, t)| (named(n), t)).collect();
+    assert!(model.tensors.keys().any(|n| !before.contains(n)));
+    model.write(dir.path());
+    let (theirs, ours) = (Checkpoint::open(dir.path()).unwrap(), Checkpoint::open(golden("tiny3")).unwrap());
+    let name = "llm.model.layers.0.self_attn.q_proj.weight";
+    assert_eq!(numbers(&theirs, name), numbers(&ours, name));
+}
+
+#[test]
 fn first_stage_checkpoints_lack_the_prefix() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::golden("small");

@@ -69,6 +69,11 @@ fn lora_pairs_must_fit() {
     let b = model.tensors.get_mut(&format!("{stem}.lora_B.weight")).unwrap();
     b.shape.reverse();
     check(&failure(&model), Code::PackInvalid, &[stem, "does not fit"]);
+
+    let mut model = Model::golden("tiny3");
+    let a = model.tensors.remove(&format!("{stem}.lora_A.weight")).unwrap();
+    model.tensors.insert(format!("{stem}.lora_embedding_A"), a);
+    check(&failure(&model), Code::PackInvalid, &[stem, "not known", "lora_embedding_A"]);
 }
 
 #[test]
@@ -203,6 +208,12 @@ fn foreign_folders_are_never_replaced_and_packs_are() {
     assert!(Pack::open(&out).unwrap().config()["lora_alpha"].is_null(), "it was replaced");
     assert_eq!(fs::read_to_string(dir.path().join("out.old/thesis.txt")).unwrap(), "years of work");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else stays");
+
+    // and nor is what somebody put into a pack
+    fs::write(out.join("thesis.txt"), "years of work").unwrap();
+    check(&run(&golden("tiny3"), &out, &options("keep")).unwrap_err(), Code::Usage, &["taken", "thesis.txt"]);
+    assert_eq!(fs::read_to_string(out.join("thesis.txt")).unwrap(), "years of work");
+    assert!(Pack::open(&out).unwrap().config()["lora_alpha"].is_null(), "the pack is as it was");
 }
 
 #[test]
