@@ -19,16 +19,16 @@ const BLOCK: usize = 32;
 pub(super) async fn info(args: &Info) -> Result<ExitCode> {
     let opened = engine::open(args.engine.model.as_deref())?;
     let config = Config::from_json(opened.source().config())?;
-    // Without a device there is still a model to speak of.
+    // Without the device that was asked for there is still a model to speak of, before the call fails.
     let device = engine::device(args.engine.device, args.engine.numerics).await;
-    let device = match &device {
+    let told = match &device {
         Ok(d) => describe(d),
         Err(e) => json!({ "kind": null, "reason": e.code.as_str(), "message": e.to_string() }),
     };
     let mut all = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": model(&opened, args),
-        "device": device,
+        "device": told,
         "context_length": config.llm.max_position_embeddings,
         "image_size": config.image_size,
         "image_tokens": config.image_tokens(),
@@ -43,7 +43,7 @@ pub(super) async fn info(args: &Info) -> Result<ExitCode> {
     } else {
         out.say(&text(&all))?
     }
-    Ok(ExitCode::SUCCESS)
+    device.map(|_| ExitCode::SUCCESS)
 }
 
 /// A device in a few words.

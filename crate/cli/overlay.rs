@@ -55,8 +55,14 @@ pub(super) fn colour(number: usize) -> [u8; 3] {
     PALETTE[number % PALETTE.len()]
 }
 
-/// The format that a file's name asks for. Called before any work, so that a wrong name costs nothing.
+/// The format that a file's name asks for, in a folder that is there. Called before any work, so that a wrong name costs
+/// nothing.
 pub(super) fn format_of(path: &Path) -> Result<ImageFormat> {
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
+    if let Some(missing) = folder.filter(|f| !f.is_dir()) {
+        let e = Error::new(Code::Usage, "the overlay's folder is not there");
+        return Err(e.expected("a folder that exists", missing.display()));
+    }
     match ImageFormat::from_path(path) {
         Ok(f @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => Ok(f),
         _ => {

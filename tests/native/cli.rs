@@ -108,6 +108,7 @@ fn failures_say_what_and_have_their_status() {
         (2, vec!["caption", &photo, "--box", "9,9,3,10"]),
         (2, vec!["caption", &photo]),
         (2, vec!["ask", &photo, "What?", "--overlay", "out.gif"]),
+        (2, vec!["ask", &photo, "What?", "--overlay", "nowhere/out.png"]),
         (2, vec!["ask", &photo, "What?", "--temperature", "-1"]),
         (2, vec!["ask", &photo, "What?", "--max-tokens", "0"]),
         (2, vec!["aks", &photo, "What?"]),
@@ -187,6 +188,10 @@ fn without_an_adapter_the_processor_is_used_or_named() {
     let said = text(&out.stderr);
     assert!(said.contains("error[no-webgpu]") && said.contains("--device cpu"), "{said}");
     assert_eq!(run("auto").status.code(), Some(0));
+    let mut command = groma.command(&["info", "--model", &golden("tiny"), "--device", "gpu"]);
+    let out = command.env("VK_DRIVER_FILES", "/dev/null").env("VK_ICD_FILENAMES", "/dev/null").output().unwrap();
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("device   none: "), "{}", text(&out.stdout));
 }
 
 #[test]
