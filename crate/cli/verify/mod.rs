@@ -2,6 +2,7 @@
 //! stage tensor and every discrete result.
 
 mod golden;
+mod host_ops;
 mod model;
 mod ops;
 

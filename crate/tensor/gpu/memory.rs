@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::adapter::{Gpu, lock};
 use super::counters::{Purpose, Tally, add};
+use super::device::{Gpu, lock};
 use super::layout::{self, Slice};
 use super::upload::FLIGHT;
 use crate::error::{At, Code, Error, Result};

@@ -8,6 +8,7 @@
 
 mod adapter;
 mod counters;
+mod device;
 pub mod kernels;
 pub mod layout;
 mod lower;
@@ -20,8 +21,9 @@ mod slots;
 mod upload;
 pub mod variants;
 
-pub use adapter::{AdapterInfo, Gpu, Options, Want};
+pub use adapter::{AdapterInfo, Options, Want};
 pub use counters::{Counters, Purpose};
+pub use device::Gpu;
 pub(crate) use lower::size;
 pub use lower::{Dispatch, Lower, Recording, Scrap, Scratch, WeightSlice, lower};
 pub use memory::GpuTensor;

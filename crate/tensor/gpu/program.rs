@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::adapter::Gpu;
 use super::counters::{Purpose, add};
+use super::device::Gpu;
 use super::kernels::{Bind, Kind};
 use super::lower::{Recording, lower};
 use super::memory::{Held, Reading, gpu_tensor};

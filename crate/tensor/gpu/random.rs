@@ -1,7 +1,7 @@
 //! Weights that are made on the device, for measuring models whose files are not at hand.
 
-use super::adapter::Gpu;
 use super::counters::Purpose;
+use super::device::Gpu;
 use super::layout;
 use super::memory::GpuTensor;
 use crate::error::{At, Result};

@@ -3,8 +3,8 @@
 
 use js_sys::Uint8Array;
 
-use super::adapter::Gpu;
 use super::counters::add;
+use super::device::Gpu;
 use super::upload::Bytes;
 
 impl Bytes for Uint8Array {

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use super::adapter::{Gpu, lock};
 use super::counters::Purpose;
+use super::device::{Gpu, lock};
 use super::lower::Recording;
 use super::memory::Held;
 use crate::error::Result;

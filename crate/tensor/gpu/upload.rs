@@ -1,7 +1,7 @@
 //! Weights that come piece by piece: bytes as files have them, laid into planes by a kernel.
 
-use super::adapter::Gpu;
 use super::counters::{Purpose, add};
+use super::device::Gpu;
 use super::kernels::{Kernel, Read, Write, planes};
 use super::layout::Slice;
 use super::memory::{GpuTensor, Held};
