@@ -79,7 +79,19 @@ fn rows(model: &Model, regions: usize) -> Vec<Row> {
     prompt::expand(&ids, model.config().image_tokens(), regions, &[], special).expect("expanded").rows
 }
 
-/// The best token after every beginning of `said`, and the last hidden state of the prompt.
+/// What the last layer makes of every token of `said`. The prompt's rows are left out: the first one's is hundreds of
+/// times as large as all others and would hide them.
+fn hidden(model: &Rc<Model>, seen: &Seen, regions: &Tensor, prompt: &[Row], said: &[u32]) -> Vec<f32> {
+    let mut text = Text::new(model).expect("a decoder").tapped();
+    let from = Sources { image: Some(&seen.image), regions: Some(regions) };
+    let rows = [prompt, &said.iter().map(|t| Row::Token(*t)).collect::<Vec<_>>()].concat();
+    block_on(text.read(&rows, 1, from, Ending::Logits, &Run::default())).expect("it reads");
+    let last = format!("llm.layer{}", model.config().llm.num_hidden_layers - 1);
+    let tap = text.taps().find(|t| t.name == last).expect("the last layer").tensor.clone();
+    read(model, &tap)[prompt.len() * model.config().llm.hidden_size..].to_vec()
+}
+
+/// The best token after every beginning of `said`.
 fn best(model: &Rc<Model>, seen: &Seen, regions: &Tensor, prompt: &[Row], said: &[u32]) -> Vec<u32> {
     let mut text = Text::new(model).expect("a decoder");
     let from = Sources { image: Some(&seen.image), regions: Some(regions) };
@@ -129,16 +141,17 @@ fn quantisation() {
             let regions = tokens_of(&exact, &seen, &seen.boxes);
             let prompt = rows(&exact, seen.boxes.len());
             let said = generate(&exact, &seen, &regions, &prompt, each);
-            (seen, regions, prompt, said)
+            let state = hidden(&exact, &seen, &regions, &prompt, &said);
+            (seen, regions, prompt, said, state)
         })
         .collect();
     let (layers, det) = (exact.config().vision.num_hidden_layers, exact.config().proposer.encoder_layers);
     // the proposer's encoder: behind it queries are in the order of their scores, and equal rows stand elsewhere
     let stages = [format!("vis.h{layers}"), format!("det.enc{}", det - 1), "bridge.tokens".to_owned()];
     println!(
-        "| weights | encoder | proposer | image tokens | region tokens | same regions | nearly | tokens agreeing |"
+        "| weights | encoder | proposer | image tokens | region tokens | decoder | same regions | nearly | tokens agreeing |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let work = tempfile::tempdir().expect("a folder for packs");
     let variants: [(&str, &[&str], Numerics); 6] = [
         ("default", &[], Numerics::Exact),
@@ -155,15 +168,16 @@ fn quantisation() {
         convert(&root.join("models/groma-s"), &out, &options, &|_| ()).expect("converted");
         let pack = Pack::open(&out).expect("a pack");
         let model = block_on(Model::load(&pack, &Device::Cpu(numerics), &Run::default())).expect("it loads");
-        let mut errors = [0.0; 4];
+        let mut errors = [0.0; 5];
         let (mut kept, mut near, mut all, mut agree) = (0, 0, 0, 0);
-        for (photo, (seen, regions, prompt, said)) in photos.iter().zip(&reference) {
+        for (photo, (seen, regions, prompt, said, state)) in photos.iter().zip(&reference) {
             let got = look(&model, photo);
             for (e, stage) in errors.iter_mut().zip(&stages) {
                 *e += nmse(&got.stages[stage], &seen.stages[stage]) / photos.len() as f64;
             }
             let tokens = tokens_of(&model, &got, &seen.boxes);
             errors[3] += nmse(&read(&model, &tokens), &read(&exact, regions)) / photos.len() as f64;
+            errors[4] += nmse(&hidden(&model, seen, regions, prompt, said), state) / photos.len() as f64;
             let found = |least: f64| {
                 let has = |b: &&[f32; 4]| got.boxes.iter().any(|g| iou(&corners(g), &corners(b)) >= least);
                 seen.boxes.iter().filter(has).count()
@@ -174,10 +188,10 @@ fn quantisation() {
             let ours = best(&model, &got, &tokens, prompt, said);
             agree += ours.iter().zip(said).filter(|(a, b)| a == b).count();
         }
-        let [a, b, c, d] = errors;
+        let [a, b, c, d, e] = errors;
         let n = each * photos.len();
         println!(
-            "| {name} | {a:.1e} | {b:.1e} | {c:.1e} | {d:.1e} | {kept} of {all} | {near} of {all} | {agree} of {n} |"
+            "| {name} | {a:.1e} | {b:.1e} | {c:.1e} | {d:.1e} | {e:.1e} | {kept} of {all} | {near} of {all} | {agree} of {n} |"
         );
         std::fs::remove_dir_all(&out).expect("removed");
     }
