@@ -114,7 +114,7 @@ class Speaker(nn.Module):
             hit = logits.argmax(-1) == target
             for b, kind in enumerate(s.kinds):
                 of = owner == b
-                if kind in ("all", "one", "place", "phrase"):
+                if kind in ("all", "one", "place", "phrase", "many"):
                     of = of & (target >= first_index)
                 if of.any():
                     report.setdefault(kind, []).append(float(hit[of].float().mean()))

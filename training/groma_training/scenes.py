@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groma_training.templates import Scene
+from groma_training.templates import Scene, listed
 from groma_training.vocabulary import COLOURS, NOUNS, plural
 
 COLOUR_SHARE, COLOUR_STRENGTH = 0.4, 0.6
@@ -36,8 +36,7 @@ class MadeUp:
     def caption(self) -> str:
         """"A dog, two cars and many people." over a few of the kinds."""
         some = list(Counter(self.names).items())[:3]
-        parts = [f"{NUMBERS.get(n, 'many')} {plural(name) if n > 1 else name}" for name, n in some]
-        text = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+        text = listed([f"{NUMBERS.get(n, 'many')} {plural(name) if n > 1 else name}" for name, n in some])
         return text[:1].upper() + text[1:] + "."
 
     def phrases(self) -> list[tuple[str, int]]:

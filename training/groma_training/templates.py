@@ -19,6 +19,7 @@ FIND_ALL = ["Locate all {} in this image.", "Find every {} in the picture.", "Po
             "Where are the {} in this photo?", "Detect {} in the image.", "Show me all {}."]
 FIND_ONE = ["Locate {} in the image.", "Where is {}?", "Find {} in the picture.", "Point to {}.", "Which region shows {}?",
             "Can you spot {} in the photo?"]
+FIND_MANY = ["Locate {} in this image.", "Find {} in the picture.", "Where are {}?", "Detect {}.", "Point to {}."]
 SAY_SHORT = ["Please briefly describe {}.", "What is {}?", "What does {} show?", "Name {}.", "Briefly describe {}."]
 SAY_LONG = ["Please describe {} in details.", "Tell me more about {}.", "What can you say about {}?"]
 SUMMARISE = ["Please briefly summarize the content of this image.", "Describe the image briefly.",
@@ -27,6 +28,7 @@ NONE = "There is no {} in the image."
 GROUNDING = "[grounding]"
 COVERED = 0.7  # a "find all" is only asked where at least this share of the objects has a region
 MOST_LISTED = 14
+MOST_SOUGHT = 8  # things of one question
 CLEARLY = 0.08  # how far apart centres must lie before "left" or "right" is said
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
@@ -113,6 +115,34 @@ def find_one(scene: Scene, label: str, rng: random.Random) -> Exchange | None:
                     "place", weight=1.2)
 
 
+def find_many(scene: Scene, rng: random.Random) -> Exchange | None:
+    """Several things in one question, one of them perhaps absent: many lookups for few words, so that binding regions to
+    their tokens is learnt several times faster than by one question a thing."""
+    sought: list[tuple[str, list[int]]] = []
+    for label in dict.fromkeys(scene.labels):
+        if find_all(scene, label, rng) is not None:
+            many = len(scene.of(label)) > 1 and rng.random() < 0.7
+            sought.append((plural(label) if many else label, scene.regions_of(label)))
+    if not scene.mirrored:
+        sought += [(text, [region]) for text, region in rng.sample(scene.phrases, min(2, len(scene.phrases)))]
+    if len(sought) < 2:
+        return None
+    sought = rng.sample(sought, min(len(sought), rng.randint(2, MOST_SOUGHT)))
+    absent = [c for c in scene.vocabulary if c not in scene.labels]
+    missing = rng.choice(absent) if absent and rng.random() < 0.4 else None
+    asked = [phrase(text) for text, _ in sought]
+    answer = listed([phrase(text) + region_list(ids) for text, ids in sought]) + "."
+    if missing:
+        asked.insert(rng.randint(0, len(asked)), phrase(missing))
+        answer += " " + NONE.format(missing)
+    return Exchange(_pick(FIND_MANY, rng).format(listed(asked)), answer, "many", weight=4)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """"a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
 def refer(scene: Scene, rng: random.Random) -> Exchange | None:
     if scene.mirrored or not scene.phrases:
         return None
@@ -182,6 +212,7 @@ def questions(scene: Scene, count: int, rng: random.Random) -> list[Exchange]:
         if which:
             pool.append(describe(scene, rng, which=rng.choice(which)))
     pool += [refer(scene, rng) for _ in scene.phrases]
+    pool += [find_many(scene, rng) for _ in range(1 + len(set(scene.labels)) // MOST_SOUGHT)]
     pool += [find_none(scene, rng), find_none(scene, rng), summarise(scene, rng), caption(scene, rng)]
     left = {(e.question, e.answer): e for e in pool if e is not None}
     out: list[Exchange] = []

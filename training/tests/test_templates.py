@@ -1,6 +1,7 @@
 """Wordings, the grammar of answers, and prompts as ids."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -44,6 +45,21 @@ def test_one_of_several_is_told_apart_by_place():
         assert e.answer == ("<roi><r4></roi>" if "left" in e.question else "<roi><r1></roi>")
 
 
+def test_several_things_are_sought_at_once():
+    seen = set()
+    for seed in range(20):
+        e = templates.find_many(scene(), random.Random(seed))
+        assert ("zebra" in e.question) == (" There is no zebra in the image." in e.answer)
+        asked, tied = re.findall(r"<p>(.*?)</p>", e.question), re.findall(r"<p>(.*?)</p>(?=<roi>)", e.answer)
+        assert [a for a in asked if a != "zebra"] == tied, "in the question's order"
+        for text, ids in re.findall(r"<p>(.*?)</p>(<roi>.*?</roi>)", e.answer):
+            assert ids == ("<roi><r1><r4></roi>" if text in ("dog", "dogs") else "<roi><r0></roi>")
+        seen.add("zebra" in e.question)
+    assert seen == {True, False}
+    assert templates.find_many(scene(labels=["dog"] * 2, boxes=scene().boxes[:2], regions=[4, 1], phrases=[]),
+                               random.Random(0)) is None
+
+
 def test_description_points_at_the_users_box():
     e = templates.describe(scene(), random.Random(0), which=2)
     assert "<roi><r0></roi><refer_feat>" in e.question
@@ -83,7 +99,7 @@ def test_questions_are_distinct_and_in_the_grammar():
 def test_made_up_scenes_ask_everything():
     rng = random.Random(0)
     kinds = {e.kind for _ in range(30) for e in templates.questions(make(12, rng).scene(NOUNS), 10, rng)}
-    assert kinds == {"all", "one", "place", "phrase", "say", "tell", "caption", "none"}
+    assert kinds == {"all", "one", "place", "phrase", "say", "tell", "caption", "none", "many"}
 
 
 @pytest.mark.parametrize(("phrase", "category"), [
