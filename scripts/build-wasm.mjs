@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { answers, cache, root, run, say, sha256, unlessDone } from "./lib.mjs";
 
-const TARGET = "wasm32-unknown-unknown";
+/** What the module is compiled for. */
+export const TARGET = "wasm32-unknown-unknown";
 
 /** Builds the module; a second call with nothing changed takes about a second. */
 export async function buildWasm() {

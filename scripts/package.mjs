@@ -5,6 +5,7 @@ import { copyFile, mkdir, readdir, readFile, rm, rmdir, writeFile } from "node:f
 import { dirname, join, posix } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root, run } from "./lib.mjs";
+import { notices } from "./notices.mjs";
 
 const OUT = join(root, "dist", "groma");
 
@@ -40,7 +41,7 @@ export async function buildPackage() {
   await bundle({ worker: join(root, "www", "worker", "worker.ts") });
   await copyFile(join(root, "www", "pkg", "groma_bg.wasm"), join(OUT, "groma_bg.wasm"));
   await writeFile(join(OUT, "groma-chat.server.js"), SERVER);
-  await writeFile(join(OUT, "LICENSE-lit"), await readFile(join(root, "node_modules", "lit", "LICENSE")));
+  await writeFile(join(OUT, "THIRD-PARTY.txt"), await notices());
   const described = join(root, "custom-elements.json");
   await copyFile(described, join(OUT, "custom-elements.json")).catch(() => undefined);
   await types();

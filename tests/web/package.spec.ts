@@ -74,7 +74,7 @@ test("holds what it should and nothing else", () => {
     [
       "LICENSE",
       "README.md",
-      "dist/groma/LICENSE-lit",
+      "dist/groma/THIRD-PARTY.txt",
       "dist/groma/engine.js",
       "dist/groma/groma-chat.js",
       "dist/groma/groma-chat.server.js",
