@@ -40,7 +40,7 @@ class Material:
     def __init__(self, photos: list[Photo], speaker: Speaker, writer: Writer, nouns: Nouns, s: Settings,
                  rng: random.Random) -> None:
         self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
-        self.store, self.most = PhotoStore(), s.scene_regions
+        self.store, self.most, self.right = PhotoStore(), s.scene_regions, 0.7
         self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
         table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
         words = Nouns([*NOUNS, *COLOURS], table, writer.tokenizer)
@@ -103,9 +103,14 @@ class Material:
         keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
         return box[keep], score[keep]
 
-    def harder(self, right: float) -> None:
-        """Scenes grow as single lookups come out right; few regions are learnt long before many."""
-        self.most = min(60.0, self.most * 1.02) if right > 0.7 else self.most
+    def adapt(self, right: float) -> None:
+        """Scenes grow while single lookups come out right and shrink while they do not: few regions are learnt long
+        before many.  One step's share is of a handful of questions, so an average of the last dozens decides."""
+        self.right += 0.04 * (right - self.right)
+        if self.right > 0.75:
+            self.most = min(60.0, self.most * 1.01)
+        elif self.right < 0.65:
+            self.most = max(6.0, self.most * 0.99)
 
 
 def _renumbered(e: templates.Exchange, first: int) -> templates.Exchange:
@@ -236,7 +241,7 @@ def main() -> None:
             if sample is not None:
                 samples.append(sample)
         if "one" in (report := teach(run, samples, nouns, weight, s)) and any(x.pixels is None for x in samples):
-            material.harder(report["one"])
+            material.adapt(report["one"])
         run.notes = {"most": material.most, "names": nouns.names}
 
 

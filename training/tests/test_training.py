@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from groma_training import boxes, weights, whiten
+from groma_training.align import Material
 from groma_training.detection_loss import Truth, proposal_loss
 from groma_training.dialogue import Writer, pack
 from groma_training.language import Sample, Speaker
@@ -135,3 +136,13 @@ def test_epochs_become_steps_for_any_number_of_processes():
     assert plan(0, 2, 1000, 128, 16, 1, 1) == (16, 8)
     with pytest.raises(ValueError, match="does not divide"):
         plan(0, 2, 1000, 128, 16, 3, 1)
+
+
+def test_scenes_follow_what_is_learnt():
+    material = Material.__new__(Material)
+    material.most, material.right = 12.0, 0.7
+    sizes = []
+    for right in [1.0] * 250 + [0.3] * 400:
+        material.adapt(right)
+        sizes.append(material.most)
+    assert sizes[0] == 12 and sizes[249] == 60 and sizes[-1] == 6
