@@ -50,14 +50,17 @@ def flip(b: Tensor) -> Tensor:
     return torch.cat([1 - b[..., :1], b[..., 1:]], -1)
 
 
-def crop(b: Tensor, window: tuple[float, float, float, float], keep: float = 0.4) -> tuple[Tensor, Tensor]:
+def crop(b: Tensor, window: tuple[float, float, float, float], keep: float = 0.4, fills: float = 0.2,
+         ) -> tuple[Tensor, Tensor]:
     """Corners [N,4] seen through ``window`` (corners) -> corners in the window's own 0..1, and which boxes remain.
 
-    A box remains if at least the share ``keep`` of its area is visible; its visible part is what is returned.
+    A box remains if at least the share ``keep`` of its area is visible, or if what is visible fills the share ``fills`` of
+    the window; its visible part is what is returned.
     """
     x0, y0, x1, y1 = window
     low, high = b.new_tensor([x0, y0]), b.new_tensor([x1, y1])
     seen = torch.cat([torch.maximum(b[:, :2], low), torch.minimum(b[:, 2:], high)], -1)
-    visible = (seen[:, 2:] > seen[:, :2]).all(-1) & (area(seen) >= keep * area(b))
     size = high - low
+    enough = (area(seen) >= keep * area(b)) | (area(seen) >= fills * size.prod())
+    visible = (seen[:, 2:] > seen[:, :2]).all(-1) & enough
     return torch.cat([(seen[:, :2] - low) / size, (seen[:, 2:] - low) / size], -1)[visible], visible

@@ -55,7 +55,7 @@ def assign(logit: Tensor, predicted: Tensor, truth: Tensor, per_box: int, places
         nearest = distance <= distance.min(0, keepdim=True).values + 1e-6
         metric = metric * (inside | nearest) * torch.exp(-2 * (away / truth[None, :, 2:].clamp(min=0.03)).norm(dim=-1))
     value, best = metric.topk(min(per_box, len(metric)), dim=0)
-    chosen = torch.zeros_like(metric).scatter_(0, best, value + 1e-12)
+    chosen = torch.zeros_like(metric).scatter_(0, best, value)  # what may not serve has a value of 0
     strength, which = chosen.max(1)
     query = strength.nonzero()[:, 0]
     return query, which[query]
@@ -83,7 +83,7 @@ def _stage(objectness: Tensor, quality: Tensor | None, predicted: Tensor, truths
     l1 = giou_loss = predicted.sum() * 0
     best_total = 0.0
     for b, truth in enumerate(truths):
-        share[b] = truth.background * _outside_crowds(predicted[b].detach(), truth.crowds)
+        share[b] = truth.background * outside_crowds(predicted[b].detach(), truth.crowds)
         if not len(truth.boxes):
             continue
         query, which = assign(objectness[b].detach(), predicted[b].detach(), truth.boxes, per_box, places)
@@ -109,7 +109,7 @@ def _quality_focal(logit: Tensor, target: Tensor, share: Tensor) -> Tensor:
     return (error * share * F.binary_cross_entropy_with_logits(logit, target, reduction="none")).sum()
 
 
-def _outside_crowds(predicted: Tensor, crowds: Tensor) -> Tensor:
+def outside_crowds(predicted: Tensor, crowds: Tensor) -> Tensor:
     """0 for boxes that lie mostly in a crowd region (they may well be right), else 1: [Q]."""
     if not len(crowds):
         return torch.ones(len(predicted), device=predicted.device)

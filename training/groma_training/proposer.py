@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from groma_training import bases, boxes, whiten
 from groma_training.config import GromaConfig
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
-from groma_training.detection_loss import Truth, Weights, proposal_loss
+from groma_training.detection_loss import Truth, Weights, outside_crowds, proposal_loss
 from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Perceiver
 from groma_training.model.region_encoder import RegionEncoder
@@ -119,23 +119,28 @@ def jitter(b: Tensor, amount: float) -> Tensor:
     return torch.cat([out[:, :2], out[:, 2:].clamp(min=0.01)], 1)
 
 
-def empty_regions(truth: Tensor, count: int) -> Tensor:
-    """Random boxes that overlap no object by 0.3 or more."""
+def empty_regions(truth: Tensor, crowds: Tensor, count: int) -> Tensor:
+    """Random boxes that overlap no object by 0.3 or more and do not lie in a crowd."""
     size = torch.rand(count, 2) ** 1.5 * 0.6 + 0.03
     some = torch.cat([size / 2 + torch.rand(count, 2) * (1 - size), size], 1)
     if len(truth):
         near = jitter(truth[torch.randint(len(truth), (max(1, count // 2),))], 0.35)
         some = torch.cat([some, near])
         some = some[boxes.iou_matrix(boxes.corners(some), boxes.corners(truth)).max(1).values < 0.3]
-    return some
+    return some[outside_crowds(some, crowds) > 0]
+
+
+def names_all(photo: Photo) -> bool:
+    """Whether what is not annotated is nothing: of the lists that name few kinds only COCO's is long enough to say so."""
+    return photo.exhaustive and photo.label_set == "coco-80"
 
 
 def patch_targets(v: View, labels: Tensor, side: int, nothing: int) -> Tensor:
-    """The category of the smallest box that covers each patch's centre, [side*side]."""
-    full = nothing if v.photo.exhaustive and v.photo.label_set == "coco-80" else UNKNOWN
-    out = torch.full((side, side), full)
+    """The category of the smallest box that covers each patch's centre, [side*side]; of crowds it is not known."""
+    out = torch.full((side, side), nothing if names_all(v.photo) else UNKNOWN)
     centre = (torch.arange(side) + 0.5) / side
-    for b, label in sorted(zip(v.boxes.tolist(), labels.tolist(), strict=True), key=lambda x: -x[0][2] * x[0][3]):
+    objects = sorted(zip(v.boxes.tolist(), labels.tolist(), strict=True), key=lambda x: -x[0][2] * x[0][3])
+    for b, label in [*((b, UNKNOWN) for b in v.crowds.tolist()), *objects]:
         rows = (centre >= b[1] - b[3] / 2) & (centre <= b[1] + b[3] / 2)
         columns = (centre >= b[0] - b[2] / 2) & (centre <= b[0] + b[2] / 2)
         out[rows[:, None] & columns[None]] = label
@@ -149,7 +154,7 @@ def collate(views: list[View], nouns_index: dict[str, int], side: int, most: int
         truths.append(Truth(v.boxes, v.crowds, share))
         known = torch.tensor([nouns_index.get(v.photo.objects[i].label, UNKNOWN) for i in v.kept], dtype=torch.long)
         some = torch.randperm(len(v.boxes))[:most]
-        nothing = empty_regions(v.boxes, empty) if v.photo.exhaustive else v.boxes[:0]
+        nothing = empty_regions(v.boxes, v.crowds, empty) if names_all(v.photo) else v.boxes[:0]
         regions.append(torch.cat([jitter(v.boxes[some], 0.06), nothing]))
         labels.append(torch.cat([known[some], torch.full((len(nothing),), NOTHING)]))
         patches.append(patch_targets(v, known, side, len(nouns_index)))
@@ -257,7 +262,9 @@ def main() -> None:
                         prefetch_factor=4 if s.workers else None,
                         collate_fn=lambda views: collate(views, nouns.index, c.side))
     run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
-    for batch in loader:
+    batches = iter(loader)
+    while not run.done:
+        batch = next(batches)
         truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in batch.truths]
         with run.accelerator.accumulate(run.model):
             with run.accelerator.autocast():
@@ -269,8 +276,6 @@ def main() -> None:
             report |= {"region": float(region.detach()), "patch": float(patch.detach())}
             run.learn(loss + s.region_weight * region + s.patch_weight * patch, report)
         run.tell()
-        if run.done:
-            break
 
 
 if __name__ == "__main__":

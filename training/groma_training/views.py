@@ -34,7 +34,7 @@ class Augment:
 @dataclass
 class View:
     """``pixels`` u8 [3,S,S]; ``boxes`` centre form [N,4] with ``kept`` their places in ``photo.objects``; crowd regions
-    are kept apart in ``crowds``."""
+    are kept apart in ``crowds``, as are objects of which too little is seen: they are neither objects nor background."""
 
     photo: Photo
     pixels: Tensor
@@ -66,9 +66,10 @@ def to_input(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def seen_boxes(rows: Tensor, window: tuple[float, float, float, float], flipped: bool) -> tuple[Tensor, Tensor]:
-    """Corners in the photo [N,4] -> centre form in the view [M,4], and which of them remain [N] bool."""
-    inside, visible = boxes.crop(rows, window)
+def seen_boxes(rows: Tensor, window: tuple[float, float, float, float], flipped: bool, keep: float = 0.4,
+               ) -> tuple[Tensor, Tensor]:
+    """Corners in the photo [N,4] -> centre form in the view [M,4], and which of them remain [N] bool (``boxes.crop``)."""
+    inside, visible = boxes.crop(rows, window, keep)
     out = boxes.centres(inside)
     return boxes.flip(out) if flipped else out, visible
 
@@ -91,10 +92,12 @@ def view(photo: Photo, store: PhotoStore, side: int, augment: Augment = Augment(
     if rng.random() < augment.grey:
         image = image.convert("L").convert("RGB")
     alone = [i for i, o in enumerate(photo.objects) if not o.iscrowd]
-    rows, visible = seen_boxes(normalised(photo, [photo.objects[i].box for i in alone]), window, flipped)
+    whole = normalised(photo, [photo.objects[i].box for i in alone])
+    rows, visible = seen_boxes(whole, window, flipped)
     wide = (rows[:, 2:] >= smallest).all(-1)
     kept = [i for i, seen in zip(alone, visible.tolist(), strict=True) if seen]
-    crowds, _ = seen_boxes(normalised(photo, [o.box for o in photo.objects if o.iscrowd]), window, flipped)
+    unclear = torch.cat([normalised(photo, [o.box for o in photo.objects if o.iscrowd]), whole[~visible]])
+    crowds, _ = seen_boxes(unclear, window, flipped, keep=0.0)
     return View(photo, square(image, side), rows[wide], [k for k, ok in zip(kept, wide.tolist(), strict=True) if ok],
                 crowds, window, flipped)
 

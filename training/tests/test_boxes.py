@@ -1,6 +1,7 @@
 """Boxes under flips and crops, and the views that use them."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -8,7 +9,9 @@ from PIL import Image
 
 from groma_training import boxes, preprocess
 from groma_training.data.photo import Object, Photo, PhotoStore
+from groma_training.detection_loss import assign, outside_crowds
 from groma_training.model.select import nms, select
+from groma_training.proposer import empty_regions
 from groma_training.views import Augment, seen_boxes, view
 
 
@@ -29,6 +32,22 @@ def test_crop_keeps_the_visible_part():
     assert torch.allclose(seen[0], torch.tensor([0, 0, 1 / 3, 1 / 3]), atol=1e-6)
     whole = seen * 0.75 + 0.25
     assert torch.allclose(whole[1], rows[1], atol=1e-6)
+
+
+def test_what_fills_the_view_remains_and_what_is_cut_is_unclear():
+    """A photo-filling object stays an object in every crop; a thing of which a corner is left is no background."""
+    rows = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.6, 0.6], [0.9, 0.9, 1.0, 1.0]])
+    _, visible = boxes.crop(rows, (0.5, 0.5, 0.9, 0.9))
+    assert visible.tolist() == [True, False, False]
+    photo = Photo("a", "", 100, 100, [Object((0, 0, 60, 60), "dog"), Object((90, 90, 100, 100), "cat")])
+    store = SimpleNamespace(open=lambda _: Image.new("RGB", (100, 100)))
+    seen = [view(photo, store, 64, Augment(crop=1, crop_side=(0.5, 0.5)), random.Random(seed)) for seed in range(40)]
+    assert all(len(v.boxes) + len(v.crowds) <= 2 for v in seen)
+    assert any(len(v.crowds) for v in seen)
+    for v in (v for v in seen if len(v.crowds)):
+        assert v.boxes.shape[0] == len(v.kept)
+        regions = empty_regions(v.boxes, v.crowds, 20)
+        assert (outside_crowds(regions, v.crowds) > 0).all()
 
 
 def test_crop_and_flip_agree_with_pixels(tmp_path):
@@ -72,3 +91,15 @@ def test_user_boxes_come_first_and_something_always_remains():
     assert keep.tolist() == [2] and match.tolist() == [0]
     keep, _, _ = select(b, scores, torch.zeros(0, 4), nms_thres=0.6, score_thres=0.15, most=100)
     assert keep.tolist() == [1]
+
+
+def test_only_places_in_a_box_serve_it():
+    """A small box has few places inside: others, far away, must not be taught it."""
+    centre = (torch.arange(8) + 0.5) / 8
+    places = torch.stack([*torch.meshgrid(centre, centre, indexing="xy")], -1).reshape(-1, 2)
+    places = torch.cat([places, torch.full((64, 2), 0.1)], 1)
+    truth = torch.tensor([[0.19, 0.19, 0.15, 0.15], [0.7, 0.7, 0.5, 0.5]])
+    query, which = assign(torch.zeros(64), places, truth, 8, places)
+    away = (places[query, :2] - truth[which, :2]).abs()
+    assert (away < truth[which, 2:] / 2).all()
+    assert set(which.tolist()) == {0, 1} and int((which == 1).sum()) == 8
