@@ -91,6 +91,40 @@ describe("the worker", () => {
     expect(engine.log).not.toContain("ask 2");
   });
 
+  test("tells who gives up waiting at once", async () => {
+    await opened();
+    const [first, second] = [send("ask", request(1)), send("ask", request(2))];
+    await turn();
+    host.receive({ type: "abort", id: second });
+    await turn();
+    expect(errorOf(second)?.reason).toBe("aborted");
+    expect(answerTo(first)).toBeUndefined();
+    engine.finish.shift()?.();
+    await turn();
+    expect(answerTo(first)?.type).toBe("result");
+    expect(engine.log).not.toContain("ask 2");
+  });
+
+  test("lets a look into the store end while it gives back", async () => {
+    let go: () => void = () => undefined;
+    const size = (_: string, signal: AbortSignal) =>
+      new Promise((resolve, reject) => {
+        go = () => (signal.aborted ? reject(new Error("stopped")) : resolve({}));
+      });
+    host = new Host({
+      library: () => Promise.resolve({ size } as never),
+      engine: () => Promise.resolve(engine),
+      post: (message) => messages.push(message),
+      fail: () => Promise.resolve(),
+    });
+    const looked = send("size", { model: "https://host/" });
+    await turn();
+    send("destroy", null);
+    go();
+    await turn();
+    expect(answerTo(looked)?.type).toBe("result");
+  });
+
   test("stops everything before it gives back", async () => {
     await opened();
     const ask = send("ask", request(1));

@@ -28,6 +28,8 @@ beforeEach(() => {
     version: 1,
     name: "tiny",
     licence: [],
+    config: {},
+    generation: {},
     quantisation: {},
     total: 120,
     files: [
@@ -86,6 +88,25 @@ describe("a model", () => {
     await library.forget(`${HOME}model.json`);
     await expect(library.list()).resolves.toEqual([]);
     await expect(library.availability(HOME, never)).resolves.toBe("downloadable");
+  });
+
+  test("of which a part is missing is listed with what has arrived, and forgotten", async () => {
+    net.files.delete(`${HOME}decoder.gguf.001`);
+    await expect(fetchAll()).rejects.toMatchObject({ reason: "part-missing" });
+    const [entry] = await library.list();
+    expect(entry).toMatchObject({ name: "tiny", url: `${HOME}model.json` });
+    expect(entry?.bytes).toBeGreaterThan(0);
+    expect(entry?.bytes).toBeLessThan(120);
+    net.files.delete(`${HOME}model.json`);
+    await expect(library.availability(HOME, never)).resolves.toBe("unavailable");
+    await library.forget(`${HOME}model.json`);
+    await expect(library.list()).resolves.toEqual([]);
+    expect(await store.has(sha256(decoder.slice(0, 60)), 60)).toBe(false);
+  });
+
+  test("whose description does not end is refused", async () => {
+    net.files.set(`${HOME}model.json`, new Uint8Array(5 * 2 ** 20).fill(32));
+    await expect(library.size(HOME, never)).rejects.toMatchObject({ reason: "pack-invalid" });
   });
 
   test("that is not there is said so", async () => {
@@ -226,7 +247,7 @@ describe("a part", () => {
       details: { part: "decoder.gguf.000", expected: wanted },
     });
     await expect(store.has(wanted, 60)).resolves.toBe(false);
-    await expect(library.list()).resolves.toEqual([]);
+    await expect(library.list()).resolves.toMatchObject([{ bytes: 60 }]);
   });
 
   test("that is not there is reported at once", async () => {

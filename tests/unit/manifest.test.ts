@@ -8,6 +8,8 @@ const good = () => ({
   version: 1,
   name: "tiny",
   licence: ["Apache-2.0"],
+  config: {},
+  generation: { eos_token_ids: [2], max_new_tokens: 64 },
   quantisation: { decoder: "q8_0" },
   total: 15,
   files: [
@@ -29,6 +31,14 @@ const good = () => ({
   ],
 });
 
+/** One file of one part, both changed alike, so that nothing else is wrong. */
+function partsThat(name: string, change: object): [string, (pack: ReturnType<typeof good>) => unknown][] {
+  const changed = ({ files: [, file] }: ReturnType<typeof good>) => ({ ...file, ...change });
+  const total = "size" in change ? change.size : 5;
+  const of = (pack: ReturnType<typeof good>) => ({ ...pack.files[1]?.parts[0], ...change });
+  return [[name, (pack) => ({ ...pack, files: [{ ...changed(pack), parts: [of(pack)] }], total })]];
+}
+
 describe("a description", () => {
   test("is read", () => {
     const manifest = parseManifest(JSON.stringify(good()));
@@ -48,20 +58,28 @@ describe("a description", () => {
     ["another version", (pack) => ({ ...pack, version: 2 })],
     ["no files", (pack) => ({ ...pack, files: [] })],
     ["a total that lies", (pack) => ({ ...pack, total: 16 })],
-    ["a name that climbs", (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [], name: "../x" }] })],
+    ["no total", (pack) => ({ ...pack, total: undefined })],
+    ["no config", (pack) => ({ ...pack, config: undefined })],
+    ["no generation", (pack) => ({ ...pack, generation: undefined })],
+    ["no parts", (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [] }], total: 5 })],
+    ["two files of a name", (pack) => ({ ...pack, files: [pack.files[1], pack.files[1]], total: 10 })],
     [
-      "a name that is an address",
-      (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [], name: "https://x" }] }),
+      "two parts of a name",
+      (pack) => ({
+        ...pack,
+        files: [
+          pack.files[0],
+          { ...pack.files[1], name: "x.json", parts: [{ ...pack.files[0]?.parts[0], size: 5 }] },
+        ],
+      }),
     ],
-    [
-      "a size that overflows",
-      (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [], size: 2 ** 60 }] }),
-    ],
-    ["a negative size", (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [], size: -1 }] })],
-    [
-      "a hash that is a path",
-      (pack) => ({ ...pack, files: [{ ...pack.files[1], parts: [], sha256: "../../x" }] }),
-    ],
+    ...partsThat("a name that climbs", { name: "../x" }),
+    ...partsThat("a name that is an address", { name: "https://x" }),
+    ...partsThat("a size that overflows", { size: 2 ** 60 }),
+    ...partsThat("a part larger than hosts take", { size: 24 * 2 ** 20 + 1 }),
+    ...partsThat("an empty part", { size: 0 }),
+    ...partsThat("a negative size", { size: -1 }),
+    ...partsThat("a hash that is a path", { sha256: "../../x" }),
     ["parts that are not the file", (pack) => ({ ...pack, files: [{ ...pack.files[0], size: 11 }] })],
   ])("with %s is refused", (_, change) => {
     const changed = change(good());

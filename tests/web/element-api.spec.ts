@@ -63,6 +63,7 @@ test("what was set before the definition counts", async ({ page }) => {
   await page.getByRole("button", { name: "Start" }).click();
   await regions(page);
   await expect(page.getByRole("textbox", { name: "Ask" })).toHaveValue("Why?");
+  expect(await change(page, (chat) => chat.boxes)).toEqual([[1, 2, 30, 40]]);
 });
 
 test("what is opened at once is not closed by an address that never was", async ({ page }) => {
@@ -213,6 +214,43 @@ test("another model while answering gives the old one back", async ({ page }) =>
   await fakeAnswer(page);
 });
 
+test("another kind of arithmetic is another engine", async ({ page }) => {
+  await open(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  await change(page, (chat) => (chat.numerics = "exact"));
+  await expect.poll(() => made(page)).toEqual([2, 1]);
+  await regions(page);
+});
+
+test("an address without a photo ends the old one and says why", async ({ page }) => {
+  await open(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  await fakeAnswer(page);
+  await change(page, (chat) => (chat.src = "/nowhere/b.jpg"));
+  await expect(page.getByRole("alert")).toContainText("could not be fetched");
+  await expect(page.getByRole("alert")).toContainText("image-unreadable");
+  await expect(page.getByRole("article")).toHaveCount(0);
+  await expect(page.getByRole("heading", { name: "Choose a photo" })).toBeVisible();
+});
+
+test("a new conversation lets every box go, and Tab reaches one", async ({ page }) => {
+  await open(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  await fakeAnswer(page);
+  const reached = page.locator('[role=option][tabindex="0"]');
+  await page.getByRole("option").last().click();
+  await expect(reached).toHaveCount(1);
+  await expect(page.locator(".box.dimmed").first()).toBeAttached();
+  await page.getByRole("button", { name: "New conversation" }).click();
+  await page.mouse.move(0, 0);
+  await expect(page.getByRole("article")).toHaveCount(0);
+  await expect(page.locator(".box.dimmed")).toHaveCount(0);
+  await expect(reached).toHaveCount(1);
+});
+
 test("moving keeps everything; taking out gives back; putting back begins again", async ({ page }) => {
   await open(page);
   await put(page);
@@ -232,6 +270,21 @@ test("moving keeps everything; taking out gives back; putting back begins again"
   await regions(page);
   await fakeAnswer(page);
   expect(await made(page)).toEqual([2, 1]);
+});
+
+test("what the reader chose is what is put back", async ({ page }) => {
+  await open(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  await page.locator("input[type=file]").setInputFiles(PHOTO);
+  await expect(page.getByRole("img", { name: "photo_A.png" })).toBeVisible();
+  await page.evaluate(() => {
+    const chat = document.querySelector("groma-chat");
+    chat?.remove();
+    setTimeout(() => document.querySelector("#here")?.append(chat ?? ""), 50);
+  });
+  await expect(page.getByRole("img", { name: "photo_A.png" })).toBeVisible();
+  await regions(page);
 });
 
 test("several elements live beside each other", async ({ page }) => {
@@ -260,6 +313,12 @@ test("tasks and readonly limit what can be done", async ({ page }) => {
   await expect(page.getByRole("radio")).toHaveCount(0);
   for (const name of ["Draw a box", "New photo"])
     await expect(page.getByRole("button", { name })).toHaveCount(0);
+  const photo = await page.locator(".frame").boundingBox();
+  await page.mouse.move((photo?.x ?? 0) + 20, (photo?.y ?? 0) + 20);
+  await page.mouse.down();
+  await page.mouse.move((photo?.x ?? 0) + 90, (photo?.y ?? 0) + 90, { steps: 4 });
+  await page.mouse.up();
+  expect(await change(page, (chat) => chat.boxes)).toEqual([]);
   const field = page.getByRole("textbox", { name: "Ask" });
   await expect(field).not.toBeEditable();
   await field.press("Enter");

@@ -12,7 +12,6 @@ import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
 import { Intake } from "./intake.js";
 import { Life, type Wishes } from "./life.js";
-import { firstKey } from "./photo-view.js";
 import type { Chosen, Listener, Maker, Session, Turn } from "./session.js";
 import { renderInvitation, renderStage } from "./stage.js";
 import { styles } from "./styles/index.js";
@@ -108,6 +107,7 @@ export class GromaChat extends LitElement {
       this.requestUpdate();
     },
     announce: this.#announcer.say,
+    closed: () => this.readonly,
   });
   readonly #zoom = new Zoom(
     this,
@@ -183,8 +183,10 @@ export class GromaChat extends LitElement {
 
   protected override updated(changed: PropertyValues<this>): void {
     const first = changed.has("model") && changed.get("model") === undefined;
-    if (changed.has("model") || changed.has("device") || changed.has("load")) {
-      const other = !first && (changed.has("model") || changed.has("device"));
+    const another = changed.has("model") || changed.has("device") || changed.has("numerics");
+    if (another || changed.has("load")) {
+      const other = !first && another;
+      if (other) queueMicrotask(() => this.#unmark());
       // A session reports its state by an update of its own, which may not begin within this one.
       queueMicrotask(() => void this.#life.offer(other));
     }
@@ -250,7 +252,7 @@ export class GromaChat extends LitElement {
       drawing: this.#drawing,
       highlight: this.#highlight,
       zoom: this.#zoom,
-      focusable: this.focusable || firstKey({ chosen, turn }),
+      focusable: this.focusable,
       size: this.#photoSize(),
       onFocus: (key) => (this.focusable = key),
       onSize: (width, height) => {
@@ -286,7 +288,14 @@ export class GromaChat extends LitElement {
         : nothing
     }${
       session && turns.length > 0 && may
-        ? html`<button type="button" class="quiet anew" @click=${() => void session.reset()}>
+        ? html`<button
+            type="button"
+            class="quiet anew"
+            @click=${() => {
+              this.#unmark();
+              void session.reset();
+            }}
+          >
             New conversation
           </button>`
         : nothing
@@ -349,9 +358,7 @@ export class GromaChat extends LitElement {
   }
 
   async #run(task: Task): Promise<AnswerResult | undefined> {
-    this.#highlight.clear();
-    this.shownTurn = 0;
-    this.focusable = "";
+    this.#unmark();
     this.#follow = true;
     return this.#life.ready().ask(task);
   }
@@ -366,13 +373,20 @@ export class GromaChat extends LitElement {
     };
   }
 
-  /** Before another photo: what belonged to the old one goes. */
-  #forget(): void {
-    this.#drawing.clear();
+  /** No box stands out any more, and Tab reaches the first one: the conversation is another. */
+  #unmark(): void {
     this.#highlight.clear();
+    this.shownTurn = 0;
+    this.focusable = "";
+  }
+
+  /** Before another photo: what belonged to the old one goes. Boxes that were set before there was any are the new one's. */
+  #forget(): void {
+    if (this.photo) this.#drawing.clear();
+    else this.#drawing.cancel();
+    this.#unmark();
     this.#zoom.reset();
     this.#next = undefined;
-    this.shownTurn = 0;
     this.showAll = false;
     this.inviting = false;
     this.size = { width: 0, height: 0 };

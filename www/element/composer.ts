@@ -117,9 +117,17 @@ function renderBoxes(view: ComposerView): TemplateResult {
       (_, at) =>
         html`<li>
           <span>box [${at + 1}]</span>
-          <button type="button" aria-label=${`Remove box ${at + 1}`} @click=${() => view.onRemoveBox(at)}>
-            ×
-          </button>
+          ${
+            view.readonly
+              ? nothing
+              : html`<button
+                  type="button"
+                  aria-label=${`Remove box ${at + 1}`}
+                  @click=${() => view.onRemoveBox(at)}
+                >
+                  ×
+                </button>`
+          }
         </li>`,
     )}
   </ul>`;

@@ -12,6 +12,8 @@ export interface Surface {
   /** Moves the focus to a box, to the button that begins one, or to the question. */
   focus(target: number | "button" | "question"): void;
   announce(text: string): void;
+  /** Whether boxes are given and can't be changed. */
+  closed(): boolean;
 }
 
 // Less than this is a click that shook, in CSS pixels.
@@ -59,6 +61,11 @@ export class Drawing implements ReactiveController {
   set boxes(boxes: readonly Box[]) {
     this.#boxes = boxes;
     this.#host.requestUpdate();
+  }
+
+  /** Whether boxes are given and can't be changed. */
+  get closed(): boolean {
+    return this.#surface.closed();
   }
 
   /** Forgets everything: another photo. */
@@ -125,7 +132,7 @@ export class Drawing implements ReactiveController {
   /** A press on the photo. */
   readonly pointerDown = (event: PointerEvent): void => {
     this.#dragged = false;
-    if (event.button !== 0 || !event.isPrimary) return;
+    if (this.closed || event.button !== 0 || !event.isPrimary) return;
     // A finger scrolls unless drawing was asked for.
     if (event.pointerType === "touch" && !this.armed) return;
     const at = this.#at(event);
@@ -136,7 +143,7 @@ export class Drawing implements ReactiveController {
   grab(event: PointerEvent, index: number, corner?: Corner): void {
     const from = this.#at(event);
     const box = this.#boxes[index];
-    if (event.button !== 0 || !event.isPrimary || !from || !box) return;
+    if (this.closed || event.button !== 0 || !event.isPrimary || !from || !box) return;
     event.stopPropagation();
     (event.currentTarget as Element).setPointerCapture(event.pointerId);
     this.#grip = { index, corner, from, box };
@@ -199,7 +206,7 @@ export class Drawing implements ReactiveController {
   /** Keys on a box. Arrows move it by a pixel of the photo, with Shift further; with Alt they resize it. */
   key(event: KeyboardEvent, index: number): void {
     const box = this.#boxes[index];
-    if (!box) return;
+    if (!box || this.closed) return;
     const way = DIRECTIONS[event.key];
     if (way) {
       const size = this.#surface.size();

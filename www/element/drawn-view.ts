@@ -13,7 +13,7 @@ const HOW =
 /** Draws the boxes of the question that is being put, and what is being drawn. */
 export function renderDrawing(drawing: Drawing, size: Size, busy: boolean): TemplateResult {
   return html`
-    ${drawing.boxes.map((box, at) => renderEditable(drawing, box, at, size, busy))}
+    ${drawing.closed ? renderAsked(drawing.boxes, size) : drawing.boxes.map((box, at) => renderEditable(drawing, box, at, size, busy))}
     ${
       drawing.draft
         ? html`<div class="drawn draft" ${place(drawing.draft, size)} aria-hidden="true"></div>`
@@ -22,7 +22,7 @@ export function renderDrawing(drawing: Drawing, size: Size, busy: boolean): Temp
   `;
 }
 
-/** Draws the boxes of a question that was asked. */
+/** Draws boxes that can't be changed: those of a question that was asked, or that the page gave. */
 export function renderAsked(boxes: readonly Box[], size: Size): TemplateResult[] {
   return boxes.map(
     (box, at) =>

@@ -42,7 +42,9 @@ export class Intake implements ReactiveController {
   };
 
   readonly #leave = (event: Event): void => {
-    if (!(event as DragEvent).relatedTarget) this.#hover(false);
+    // From one part of the element to another it has not left.
+    const to = (event as DragEvent).relatedTarget;
+    if (!(to instanceof Node) || !this.#host.contains(to)) this.#hover(false);
   };
 
   readonly #drop = (event: Event): void => {

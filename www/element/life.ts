@@ -28,7 +28,7 @@ export class Life implements ReactiveController {
   /** Whether what is on this device may start: the reader did something, or the page said so. */
   #mayStart = false;
   /** What was open when the element was taken out of the page. */
-  #kept: { readonly blob: Blob; readonly name: string } | undefined;
+  #kept: { readonly photo: { readonly blob: Blob; readonly name: string }; readonly src: string } | undefined;
 
   /** `onShow` is called before another photo is shown. */
   constructor(host: LitElement, wishes: () => Wishes, listener: Listener, onShow: () => void) {
@@ -49,7 +49,8 @@ export class Life implements ReactiveController {
     queueMicrotask(() => {
       if (this.#host.isConnected) return;
       this.#visible?.disconnect();
-      this.#kept = this.session?.chosen;
+      const photo = this.session?.chosen;
+      this.#kept = photo && { photo, src: this.#wishes().src };
       void this.session?.destroy();
       this.session = undefined;
     });
@@ -99,10 +100,12 @@ export class Life implements ReactiveController {
   async openSource(): Promise<void> {
     const { src, alt } = this.#wishes();
     this.error = undefined;
-    if (!src) {
-      this.session?.close();
-      return;
+    // The old photo and its conversation are over, whatever becomes of the new one.
+    if (this.session?.chosen) {
+      this.#onShow();
+      this.session.close();
     }
+    if (!src) return;
     const current = () => this.#wishes().src === src && this.#host.isConnected;
     try {
       const response = await fetch(src);
@@ -130,8 +133,10 @@ export class Life implements ReactiveController {
     const kept = this.#kept;
     this.#kept = undefined;
     void this.offer(false);
-    if (this.#wishes().src) void this.openSource();
-    else if (kept) void this.#show(kept.blob, kept.name);
+    const { src } = this.#wishes();
+    // What was open, also where the reader had chosen it; unless the page named another meanwhile.
+    if (kept?.src === src) void this.#show(kept.photo.blob, kept.photo.name);
+    else if (src) void this.openSource();
   }
 
   #startWhenSeen(): void {

@@ -24,7 +24,7 @@ export interface PhotoView {
   readonly drawing: Drawing;
   readonly highlight: Highlight;
   readonly zoom: Zoom;
-  /** The option that Tab reaches. */
+  /** The option that was focused last; empty where none was. */
   readonly focusable: string;
   readonly onFocus: (key: string) => void;
   readonly onSize: (width: number, height: number) => void;
@@ -40,9 +40,10 @@ interface Shown {
 }
 
 /** Draws the photo, its boxes and what is being drawn. */
-export function renderPhoto(view: PhotoView): TemplateResult {
-  const { chosen, drawing, size, zoom, turn } = view;
-  const shown = boxesOf(view);
+export function renderPhoto(given: PhotoView): TemplateResult {
+  const { chosen, drawing, size, zoom, turn } = given;
+  const shown = boxesOf(given);
+  const view = { ...given, focusable: reachable(given, shown) };
   const ratio = size.width && size.height ? size.width / size.height : 1;
   return html`
     <div
@@ -195,10 +196,13 @@ function walk(event: KeyboardEvent, shown: readonly Shown[], view: PhotoView): v
   root.getElementById(`box-${next.key}`)?.focus();
 }
 
-/** The key of the box that Tab reaches first. */
-export function firstKey(view: Pick<PhotoView, "chosen" | "turn">): string {
-  const region = view.turn?.segments.flatMap((s) => s.regions).at(0);
-  if (region && view.turn) return `${view.turn.id}-${region.id}`;
-  const own = view.chosen.photo?.regions.at(0);
-  return own ? `0-${own.id}` : "";
+/** The key of the box that Tab reaches: the one last focused while it is shown, else the one mentioned or found first. */
+function reachable({ focusable, turn, chosen }: PhotoView, shown: readonly Shown[]): string {
+  const first = turn?.segments.flatMap((s) => s.regions).at(0);
+  const keys = [
+    focusable,
+    first ? `${turn?.id ?? 0}-${first.id}` : "",
+    `0-${chosen.photo?.regions.at(0)?.id ?? 0}`,
+  ];
+  return keys.find((key) => shown.some((s) => s.key === key)) ?? shown[0]?.key ?? "";
 }

@@ -362,8 +362,9 @@ export class Session {
   }
 
   /** Whether another model or device was asked for since, or none any more. */
-  #moved({ model, device }: Settings): boolean {
-    return this.#destroyed || this.#settings.model !== model || this.#settings.device !== device;
+  #moved({ model, device, numerics }: Settings): boolean {
+    const now = this.#settings;
+    return this.#destroyed || now.model !== model || now.device !== device || now.numerics !== numerics;
   }
 
   #drop(): void {

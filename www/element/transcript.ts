@@ -48,6 +48,7 @@ function renderProblem(task: Task, error: GromaError, view: TranscriptView): Tem
   const { onAgain, onProcessor } = view;
   return html`<div class="problem" role="alert">
       <p>${error.message}</p>
+      <p class="muted small">${error.reason}</p>
     </div>
     ${
       onAgain

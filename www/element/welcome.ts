@@ -22,7 +22,10 @@ export interface WelcomeView {
 /** Draws the beginning of a conversation. */
 export function renderWelcome(view: WelcomeView): TemplateResult {
   if (view.error) {
-    return html`<p class="problem" role="alert">${view.error.message}</p>
+    return html`<div class="problem" role="alert">
+        <p>${view.error.message}</p>
+        <p class="muted small">${view.error.reason}</p>
+      </div>
       ${renderProcessor(view.onProcessor)}`;
   }
   if (!view.looked) {

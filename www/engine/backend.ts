@@ -7,7 +7,7 @@ import { abortable } from "./abort.js";
 import type { Connection } from "./connection.js";
 import { chooseDevice, type DeviceWish } from "./device.js";
 import { GromaError } from "./error.js";
-import { discard, takeConnection } from "./lines.js";
+import { discard, retire, takeConnection } from "./lines.js";
 import type { Debug, DeviceChoice, Info, LoadProgress } from "./types.js";
 
 /** What a backend is made for. */
@@ -75,6 +75,7 @@ export class Backend {
     await this.#starting?.catch(() => undefined);
     const line = this.#line;
     if (!line) return;
+    retire(line);
     await line.call("destroy", null).catch(() => undefined);
     discard(line, new GromaError("closed", "This engine was destroyed. Create a new one."));
   }

@@ -9,6 +9,8 @@ export type DeviceWish = "auto" | "gpu" | "cpu";
 // Adapters that compute on the CPU; there the engine's own CPU device is many times faster.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|warp/i;
 
+const NO_WORDS = { description: "", vendor: "", architecture: "", isFallbackAdapter: false };
+
 /** Chooses the device: with "auto" the GPU unless there is none or only a software adapter. */
 export async function chooseDevice(wish: DeviceWish, debug: Debug = {}): Promise<DeviceChoice> {
   if (wish === "cpu") return { kind: "cpu", adapter: "", note: "forced" };
@@ -28,7 +30,8 @@ export async function chooseDevice(wish: DeviceWish, debug: Debug = {}): Promise
     }
     return { kind: "cpu", adapter: "", note: gpu ? "no-adapter" : "no-webgpu" };
   }
-  const info = adapter.info;
+  // Chrome has it from 127 on.
+  const info = (adapter as { readonly info?: GPUAdapterInfo }).info ?? NO_WORDS;
   const words = [info.description, info.vendor, info.architecture].filter(Boolean);
   const name = info.description || words.join(" ");
   if (wish === "auto" && (info.isFallbackAdapter || words.some((word) => SOFTWARE.test(word)))) {

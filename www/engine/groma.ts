@@ -6,7 +6,7 @@ import { abortable } from "./abort.js";
 import { Backend } from "./backend.js";
 import type { DeviceWish } from "./device.js";
 import { abortReason, GromaError } from "./error.js";
-import { storeConnection } from "./lines.js";
+import { askStore } from "./lines.js";
 import { Photo, type PhotoInput, type OpenOptions } from "./photo.js";
 import { toSource } from "./source.js";
 import type { Availability, CachedModel, Debug, Info, LoadProgress } from "./types.js";
@@ -48,6 +48,8 @@ export class Groma {
   readonly #backend: Backend;
   readonly #photos = new Set<Photo>();
   #destroyed: Promise<void> | undefined;
+  /** Lets go of the signal that would end this engine. */
+  #leave: (() => void) | undefined;
 
   private constructor(backend: Backend, info: Info) {
     this.#backend = backend;
@@ -59,7 +61,7 @@ export class Groma {
    * fetched, or neither.
    */
   static async availability(options: ModelOptions): Promise<Availability> {
-    return storeConnection().call("availability", {
+    return askStore("availability", {
       model: absolute(options.model),
       debug: options.debug ?? {},
     });
@@ -67,16 +69,16 @@ export class Groma {
 
   /** The model's name, its bytes, and how many of them would have to be downloaded. */
   static async size(options: ModelOptions): Promise<{ name: string; bytes: number; missing: number }> {
-    return storeConnection().call("size", { model: absolute(options.model) });
+    return askStore("size", { model: absolute(options.model) });
   }
 
   /** What is cached. */
   static async models(): Promise<CachedModel[]> {
-    const entries = await storeConnection().call("models", null);
+    const entries = await askStore("models", null);
     return entries.map((entry) => ({
       ...entry,
       delete: async () => {
-        await storeConnection().call("forget", { url: entry.url });
+        await askStore("forget", { url: entry.url });
       },
     }));
   }
@@ -100,7 +102,9 @@ export class Groma {
     const { backend, info } = await Backend.acquire(wish, report, signal);
     report({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
     const groma = new Groma(backend, info);
-    signal?.addEventListener("abort", () => void groma.destroy(), { once: true });
+    const end = () => void groma.destroy();
+    signal?.addEventListener("abort", end, { once: true });
+    groma.#leave = () => signal?.removeEventListener("abort", end);
     return groma;
   }
 
@@ -109,7 +113,12 @@ export class Groma {
     this.#check();
     const source = await abortable(toSource(photo, options.signal), options.signal);
     this.#check();
-    const result = await Photo.open(this.#backend, source, options, () => this.#photos.delete(result));
+    const opening = Photo.open(this.#backend, source, options, () => this.#photos.delete(result));
+    const result = await opening.catch((error: unknown) => {
+      // Our own copy, of no use without its photo.
+      if ("bitmap" in source) source.bitmap.close();
+      throw error;
+    });
     if (this.#destroyed) {
       await result.close();
       this.#check();
@@ -120,6 +129,7 @@ export class Groma {
 
   /** Gives everything back: photos, and with the last of those who share it the engine. Settles when the memory is free. */
   destroy(): Promise<void> {
+    this.#leave?.();
     this.#destroyed ??= (async () => {
       await Promise.all([...this.#photos].map((photo) => photo.close()));
       await this.#backend.release();
@@ -136,6 +146,14 @@ export class Groma {
   }
 }
 
+/** The address that a page means: relative to the document, as for everything in it; a worker has only its own address. */
 function absolute(model: string | URL): string {
-  return new URL(model, globalThis.location.href).href;
+  try {
+    const base = (globalThis as { document?: Document }).document?.baseURI ?? globalThis.location.href;
+    return new URL(model, base).href;
+  } catch (error) {
+    throw new GromaError("no-model", `This is no address of a model: ${String(model)}.`, {
+      cause: String(error),
+    });
+  }
 }

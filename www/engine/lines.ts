@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import type { GromaError } from "./error.js";
+import type { Methods, StoreMethod } from "./protocol.js";
 
 const taken = new Set<Connection>();
 // It answered a question about the store and holds no model yet; the next engine moves in.
@@ -24,7 +25,7 @@ export function takeConnection(): Connection {
 }
 
 /** A line for questions about the store: whichever worker is there. */
-export function storeConnection(): Connection {
+function storeConnection(): Connection {
   for (const line of taken) {
     if (!line.broken) return line;
     taken.delete(line);
@@ -33,8 +34,27 @@ export function storeConnection(): Connection {
   return spare;
 }
 
+/** Nothing new is asked of a line that is about to end. */
+export function retire(line: Connection): void {
+  taken.delete(line);
+}
+
 /** Ends an engine's worker. */
 export function discard(line: Connection, reason: GromaError): void {
-  taken.delete(line);
+  retire(line);
   line.close(reason);
+}
+
+/** Asks about the store; once more on another line where the first one ended underneath. */
+export async function askStore<M extends StoreMethod>(
+  method: M,
+  args: Methods[M]["args"],
+): Promise<Methods[M]["result"]> {
+  const line = storeConnection();
+  try {
+    return await line.call(method, args);
+  } catch (error) {
+    if (line.broken?.reason !== "closed") throw error;
+    return storeConnection().call(method, args);
+  }
 }

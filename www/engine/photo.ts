@@ -134,6 +134,8 @@ export class Photo {
   async reset(): Promise<void> {
     if (this.#life.signal.aborted) throw closed();
     this.#said = [];
+    // A photo on its way to another engine still tells it the old conversation.
+    await this.#moving?.catch(() => undefined);
     const { line, id } = this.#place;
     // What is not there any more is opened without a conversation.
     if (this.#isHere(this.#place)) await line.call("reset", { photo: id });

@@ -61,6 +61,16 @@ export interface Methods {
 
 export type Method = keyof Methods;
 
+const STORE_METHODS = ["availability", "size", "models", "forget"] as const;
+
+/** What only looks into the store, whichever engine the worker has. */
+export type StoreMethod = (typeof STORE_METHODS)[number];
+
+/** Whether a method only looks into the store. */
+export function isStoreMethod(method: Method): method is StoreMethod {
+  return (STORE_METHODS as readonly Method[]).includes(method);
+}
+
 /** From page to worker. */
 export type ToWorker =
   | {

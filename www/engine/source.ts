@@ -8,10 +8,20 @@ import type { PhotoSource } from "./protocol.js";
 export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise<PhotoSource> {
   if (photo instanceof Blob) return { blob: photo };
   // A copy: the caller may close or change its own, and the photo may have to be looked at again.
-  if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
-    return { bitmap: await createImageBitmap(photo) };
-  if (typeof ImageData !== "undefined" && photo instanceof ImageData)
-    return { pixels: structuredClone(photo) };
+  try {
+    if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
+      return { bitmap: await createImageBitmap(photo) };
+    if (typeof ImageData !== "undefined" && photo instanceof ImageData)
+      return { pixels: structuredClone(photo) };
+  } catch (error) {
+    throw new GromaError(
+      "image-unreadable",
+      "This picture has no pixels any more: it was closed or given away.",
+      {
+        cause: String(error),
+      },
+    );
+  }
   if (typeof HTMLImageElement !== "undefined" && photo instanceof HTMLImageElement) {
     const address = photo.currentSrc || photo.src;
     if (!address) throw new GromaError("image-unreadable", "This image element has no address yet.");

@@ -20,6 +20,8 @@ export class ModelChoice {
     this.#form = part(dialog, "form", HTMLFormElement);
     this.#address = part(dialog, "input[name=address]", HTMLInputElement);
     this.#form.addEventListener("submit", (event) => this.#submit(event));
+    // A field that is wrong would keep the form from being sent, whatever is chosen instead.
+    this.#form.addEventListener("change", () => this.#address.setCustomValidity(""));
     // Who writes an address means it.
     this.#address.addEventListener("input", () => {
       this.#address.setCustomValidity("");

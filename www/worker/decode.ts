@@ -4,6 +4,9 @@ import { GromaError } from "../engine/error.js";
 import type { PhotoSource } from "../engine/protocol.js";
 import type { Picture } from "./engine.js";
 
+// As in the engine's own decoder.
+const MAX_PIXELS = 100e6;
+
 /** A photo in the form that the engine takes. */
 export async function toPicture(source: PhotoSource): Promise<Picture> {
   if ("pixels" in source) return fromPixels(source.pixels);
@@ -47,12 +50,34 @@ async function decode(blob: Blob): Promise<ImageBitmap> {
 
 function fromBitmap(bitmap: ImageBitmap): Picture {
   const { width, height } = bitmap;
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context)
-    throw new GromaError("image-too-large", "The browser has no memory for this picture. Try a smaller one.");
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return fromPixels(context.getImageData(0, 0, width, height));
+  try {
+    // Before the copies that reading it takes.
+    if (width * height > MAX_PIXELS) {
+      const size = `${width} × ${height} pixels, at most ${MAX_PIXELS / 1e6} million can be read`;
+      throw new GromaError("image-too-large", `This picture has ${size}. Try a smaller one.`);
+    }
+    return fromPixels(pixelsOf(bitmap));
+  } finally {
+    bitmap.close();
+  }
+}
+
+function pixelsOf(bitmap: ImageBitmap): ImageData {
+  const { width, height } = bitmap;
+  try {
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    if (!context) throw new Error("no canvas of this size");
+    context.drawImage(bitmap, 0, 0);
+    return context.getImageData(0, 0, width, height);
+  } catch (error) {
+    throw new GromaError(
+      "image-too-large",
+      "The browser has no memory for this picture. Try a smaller one.",
+      {
+        cause: String(error),
+      },
+    );
+  }
 }
 
 function fromPixels({ width, height, data }: ImageData): Picture {

@@ -1,7 +1,8 @@
 /** The worker's end of the line: one engine, its photos, and the order in which things happen. */
 
+import { abortable } from "../engine/abort.js";
 import { aborted, GromaError } from "../engine/error.js";
-import type { Method, Methods, ToPage, ToWorker } from "../engine/protocol.js";
+import { isStoreMethod, type Method, type Methods, type ToPage, type ToWorker } from "../engine/protocol.js";
 import type { Fault, LoadProgress, Segment } from "../engine/types.js";
 import { toPicture } from "./decode.js";
 import type { Engine, EngineModel, EnginePhoto } from "./engine.js";
@@ -34,6 +35,8 @@ type Handlers = {
 export class Host {
   readonly #parts: Parts;
   readonly #running = new Map<number, AbortController>();
+  /** Those of them that only look into the store. */
+  readonly #looking = new Set<number>();
   readonly #photos = new Map<number, EnginePhoto>();
   #model: EngineModel | undefined;
   #engine: Engine | undefined;
@@ -58,6 +61,7 @@ export class Host {
   async #answer(id: number, method: Method, args: unknown): Promise<void> {
     const controller = new AbortController();
     this.#running.set(id, controller);
+    if (isStoreMethod(method)) this.#looking.add(id);
     try {
       const handler = this.#handlers[method] as (args: unknown, context: Context<Method>) => Promise<never>;
       const result = await handler(args, {
@@ -71,6 +75,7 @@ export class Host {
       this.#parts.post({ type: "error", id, error: plain, ...(trap ? { fatal: true } : {}) });
     } finally {
       this.#running.delete(id);
+      this.#looking.delete(id);
     }
   }
 
@@ -133,7 +138,10 @@ export class Host {
       }),
 
     destroy: (_, { signal }) => {
-      for (const controller of this.#running.values()) if (controller.signal !== signal) controller.abort();
+      // Who looks into the store may belong to another engine.
+      for (const [id, controller] of this.#running) {
+        if (controller.signal !== signal && !this.#looking.has(id)) controller.abort();
+      }
       return this.#alone(signal, () => {
         this.#free();
         return Promise.resolve(null);
@@ -199,16 +207,21 @@ export class Host {
     this.#fault = undefined;
   }
 
-  /** After everything that was asked for before; never two at once. */
+  /** After everything that was asked for before; never two at once. Who gives up waiting is told at once. */
   #alone<T>(signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    const waiting = new AbortController();
+    const giveUp = () => waiting.abort();
+    signal.addEventListener("abort", giveUp, { once: true });
     const result = this.#tail.then(() => {
+      // From here on it is the work itself that hears of it.
+      signal.removeEventListener("abort", giveUp);
       if (signal.aborted) throw aborted();
       const trap = this.#trap();
       if (trap) throw trap;
       return run();
     });
     this.#tail = result.catch(() => undefined);
-    return result;
+    return abortable(result, waiting.signal);
   }
 
   #ready(): EngineModel {

@@ -4,7 +4,7 @@ import { aborted, GromaError } from "../engine/error.js";
 import type { CachedEntry } from "../engine/protocol.js";
 import type { Availability } from "../engine/types.js";
 import { downloadPart, type Net } from "./download.js";
-import { parseManifest, partsOf, type Manifest, type Part } from "./manifest.js";
+import { invalid, MAX_MANIFEST, parseManifest, partsOf, type Manifest, type Part } from "./manifest.js";
 import { PackReader } from "./reader.js";
 import type { Store } from "./store.js";
 
@@ -81,6 +81,7 @@ export class Library {
     const here = () => [...arrived.values()].reduce((sum, n) => sum + n, 0);
     const wanted = missing.reduce((sum, part) => sum + part.size, 0);
     await this.#checkRoom(wanted - here());
+    if (missing.length > 0) await this.#locks.run(RECORDS, signal, () => this.#begin(url, manifest));
     const report = () => {
       const bytes = here();
       onBytes(manifest.total - wanted + bytes, manifest.total, missing.length === 0);
@@ -111,12 +112,14 @@ export class Library {
     return { manifest, reader: await PackReader.open(manifest, this.#store) };
   }
 
-  /** What is here. */
+  /** What is here, also of models of which parts have yet to come. */
   async list(): Promise<CachedEntry[]> {
     const entries: CachedEntry[] = [];
     for (const { url, manifest } of await this.#kept()) {
-      const missing = await this.#missing(manifest);
-      const bytes = manifest.total - missing.reduce((sum, part) => sum + part.size, 0);
+      let bytes = manifest.total;
+      for (const part of await this.#missing(manifest)) {
+        bytes -= part.size - Math.min(part.size, await this.#store.arrived(part.sha256));
+      }
       entries.push({ name: manifest.name, url, bytes });
     }
     return entries;
@@ -132,12 +135,18 @@ export class Library {
     });
   }
 
+  /** Notes that a model begins to arrive, so that what arrives can be listed and removed; an earlier version stays noted. */
+  async #begin(url: string, manifest: Manifest): Promise<void> {
+    const key = await this.#key(url);
+    if (!(await this.#store.record(key))) await this.#store.setRecord(key, recordOf(url, manifest));
+  }
+
   /** Notes that a model is wholly here; what only an earlier version of it had goes. */
   async #keep(url: string, manifest: Manifest): Promise<void> {
     const before = (await this.#kept()).filter(
       (kept) => kept.url === url && kept.manifest.text !== manifest.text,
     );
-    await this.#store.setRecord(await this.#key(url), JSON.stringify({ url, text: manifest.text }));
+    await this.#store.setRecord(await this.#key(url), recordOf(url, manifest));
     for (const old of before) await this.#sweep(old.manifest);
   }
 
@@ -178,7 +187,7 @@ export class Library {
     let cause: string;
     try {
       const response = await this.#net.fetch(url, { cache: "no-cache", signal });
-      if (response.ok) return parseManifest(await response.text());
+      if (response.ok) return parseManifest(await shortText(response));
       cause = `its host answered ${response.status}`;
     } catch (error) {
       if (signal.aborted) throw aborted();
@@ -187,7 +196,8 @@ export class Library {
     }
     const kept = await this.#store.record(await this.#key(url));
     const record = kept && parseRecord(kept);
-    if (record) return record.manifest;
+    // Without its host only what is wholly here is of use.
+    if (record && (await this.#missing(record.manifest)).length === 0) return record.manifest;
     throw new GromaError(
       "no-model",
       `There is no model at this address: ${cause}. Check the address and the connection.`,
@@ -221,6 +231,29 @@ export class Library {
 
   #key(url: string): Promise<string> {
     return this.#net.sha256(new TextEncoder().encode(url));
+  }
+}
+
+function recordOf(url: string, manifest: Manifest): string {
+  return JSON.stringify({ url, text: manifest.text });
+}
+
+/** The text of an answer that must not be long. */
+async function shortText(response: Response): Promise<string> {
+  const reader = response.body?.getReader();
+  if (!reader) return response.text();
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    bytes += value.length;
+    if (bytes > MAX_MANIFEST) {
+      await reader.cancel().catch(() => undefined);
+      throw invalid(`its description is longer than ${MAX_MANIFEST / MIB} MiB`);
+    }
+    text += decoder.decode(value, { stream: true });
   }
 }
 

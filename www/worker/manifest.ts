@@ -30,9 +30,15 @@ export interface Manifest {
 // A name must be one plain path segment: it becomes part of an address.
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 const SHA256 = /^[0-9a-f]{64}$/;
-const MAX_PART = 256 * 1024 * 1024;
+const MIB = 1024 * 1024;
+// The engine's own limits (`crate/pack/manifest.rs`): what it would refuse is not downloaded.
+const MAX_PART = 24 * MIB;
+const MAX_TOKENIZER = 64 * MIB;
 const MAX_FILES = 64;
 const MAX_PARTS = 4096;
+
+/** The longest description, in bytes. */
+export const MAX_MANIFEST = 4 * MIB;
 
 /** Reads a description; whatever is wrong with it is said with its place. */
 export function parseManifest(text: string): Manifest {
@@ -45,9 +51,19 @@ export function parseManifest(text: string): Manifest {
   const root = record(value, "it");
   if (root.format !== "groma-pack") throw invalid("its format is not “groma-pack”");
   if (root.version !== 1) throw invalid(`its version is ${JSON.stringify(root.version)}, this page reads 1`);
+  record(root.config, "config");
+  record(root.generation, "generation");
   const files = list(root.files, "files", MAX_FILES).map(file);
+  unique(
+    files.map((f) => f.name),
+    "files",
+  );
+  unique(
+    files.flatMap((f) => f.parts.map((p) => p.name)),
+    "parts",
+  );
   const total = files.reduce((sum, f) => sum + f.size, 0);
-  if (root.total !== undefined && root.total !== total) {
+  if (root.total !== total) {
     throw invalid(`its files have ${total} bytes, its total says ${JSON.stringify(root.total)}`);
   }
   return {
@@ -73,14 +89,12 @@ export function partsOf(manifest: Manifest): Part[] {
 function file(value: unknown, at: number): PackFile {
   const where = `files[${at}]`;
   const raw = record(value, where);
-  const whole = part(raw, where, Number.MAX_SAFE_INTEGER);
-  const parts =
-    raw.parts === undefined || (Array.isArray(raw.parts) && raw.parts.length === 0)
-      ? [part(raw, where, MAX_PART)]
-      : list(raw.parts, `${where}.parts`, MAX_PARTS).map((p, i) => {
-          const place = `${where}.parts[${i}]`;
-          return part(record(p, place), place, MAX_PART);
-        });
+  const tokenizer = raw.name === "tokenizer.json";
+  const whole = part(raw, where, tokenizer ? MAX_TOKENIZER : Number.MAX_SAFE_INTEGER);
+  const parts = list(raw.parts, `${where}.parts`, MAX_PARTS).map((p, i) => {
+    const place = `${where}.parts[${i}]`;
+    return part(record(p, place), place, MAX_PART);
+  });
   const sum = parts.reduce((bytes, p) => bytes + p.size, 0);
   if (sum !== whole.size)
     throw invalid(`the parts of ${whole.name} have ${sum} bytes, the file ${whole.size}`);
@@ -90,7 +104,7 @@ function file(value: unknown, at: number): PackFile {
 function part(raw: Record<string, unknown>, where: string, max: number): Part {
   const { name, size, sha256 } = raw;
   if (typeof name !== "string" || !NAME.test(name)) throw invalid(`${where} has no proper name`);
-  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0 || size > max) {
+  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 1 || size > max) {
     throw invalid(`${where} (${name}) has no proper size`);
   }
   if (typeof sha256 !== "string" || !SHA256.test(sha256))
@@ -110,6 +124,11 @@ function list(value: unknown, where: string, max: number): unknown[] {
   return value;
 }
 
-function invalid(what: string): GromaError {
+function unique(names: readonly string[], what: string): void {
+  if (new Set(names).size < names.length) throw invalid(`two of its ${what} have the same name`);
+}
+
+/** Says what is wrong with a description. */
+export function invalid(what: string): GromaError {
   return new GromaError("pack-invalid", `This is no model that this page can read: ${what}.`);
 }

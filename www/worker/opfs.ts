@@ -64,10 +64,8 @@ class OpfsStore implements Store {
         return size;
       },
       append: (bytes) => {
-        // Over the quota Chromium does not throw: it says that it wrote fewer bytes, or 2³² − 1.
-        const written = access.write(bytes, { at: size });
-        if (written !== bytes.length) throw new DOMException("The disk is full.", "QuotaExceededError");
-        size += written;
+        writeWhole(access, bytes, size);
+        size += bytes.length;
       },
       clear: () => {
         access.truncate(0);
@@ -116,7 +114,7 @@ class OpfsStore implements Store {
     const access = await handle.createSyncAccessHandle();
     try {
       access.truncate(0);
-      access.write(new TextEncoder().encode(text));
+      writeWhole(access, new TextEncoder().encode(text), 0);
       access.flush();
     } finally {
       access.close();
@@ -128,6 +126,12 @@ class OpfsStore implements Store {
     const { quota, usage } = await navigator.storage.estimate();
     return quota === undefined ? undefined : quota - (usage ?? 0);
   }
+}
+
+/** Over the quota Chromium does not throw: it says that it wrote fewer bytes, or 2³² − 1. */
+function writeWhole(access: FileSystemSyncAccessHandle, bytes: Uint8Array<ArrayBuffer>, at: number): void {
+  if (access.write(bytes, { at }) !== bytes.length)
+    throw new DOMException("The disk is full.", "QuotaExceededError");
 }
 
 async function fileOf(directory: FileSystemDirectoryHandle, name: string): Promise<File | undefined> {
