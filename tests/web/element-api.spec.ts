@@ -223,11 +223,32 @@ test("another kind of arithmetic is another engine", async ({ page }) => {
   await regions(page);
 });
 
+test("the keyboard's place is kept where what was focused goes", async ({ page }) => {
+  const focused = () =>
+    change(page, (chat) => {
+      const focused = chat.shadowRoot?.activeElement;
+      return focused?.getAttribute("aria-label") ?? focused?.textContent.trim();
+    });
+  await open(page, "?");
+  await put(page, { src: "/photos/a.png" });
+  await page.getByRole("button", { name: "Load 145 MB" }).focus();
+  await page.keyboard.press("Enter");
+  await regions(page);
+  expect(await focused()).toBe("Ask");
+  await page.getByRole("button", { name: "New photo" }).focus();
+  await page.keyboard.press("Enter");
+  expect(await focused()).toBe("Choose a photo");
+  await page.getByRole("button", { name: "Back to the photo" }).focus();
+  await page.keyboard.press("Enter");
+  expect(await focused()).toBe("Draw a box");
+});
+
 test("an address without a photo ends the old one and says why", async ({ page }) => {
   await open(page);
   await put(page, { src: "/photos/a.png", load: "eager" });
   await regions(page);
   await fakeAnswer(page);
+  await page.route("**/nowhere/b.jpg", (route) => route.fulfill({ status: 404 }));
   await change(page, (chat) => (chat.src = "/nowhere/b.jpg"));
   await expect(page.getByRole("alert")).toContainText("could not be fetched");
   await expect(page.getByRole("alert")).toContainText("image-unreadable");

@@ -8,6 +8,7 @@ import type { Size } from "./boxes.js";
 import { renderComposer, taskOf } from "./composer.js";
 import { Drawing } from "./draw.js";
 import { emit } from "./events.js";
+import { keepFocus } from "./focus.js";
 import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
 import { Intake } from "./intake.js";
@@ -130,6 +131,11 @@ export class GromaChat extends LitElement {
   #follow = true;
   /** What is asked as soon as the photo was looked at. */
   #next: Task | undefined;
+
+  constructor() {
+    super();
+    keepFocus(this);
+  }
 
   /** The boxes that the next question speaks of as [1], [2] …, in pixels of the photo. */
   @property({ attribute: false })
