@@ -17,21 +17,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from groma_training import bases, boxes, proposer, scenes, templates
+from groma_training import bases, boxes, proposer, scenes, templates, whiten
 from groma_training.config import GromaConfig
-from groma_training.data.coco import COCO_80
+from groma_training.data.labels import label_sets
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
-from groma_training.language import Sample, Speaker, choose_regions, scene_of
-from groma_training.model.groma import Groma
+from groma_training.language import Sample, Speaker, choose_regions, labels_of, scene_of
+from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.proposer import NOTHING, UNKNOWN
 from groma_training.run import Run, Schedule, half_context, half_type, plan, process_count, start_torch
 from groma_training.settings import Settings, load_settings
 from groma_training.views import Augment, View, view
 from groma_training.vocabulary import COLOURS, NOUNS
 from groma_training.weights import read_weights
+
+QUIET = 0.15  # of the position branch's usual length
 
 
 class Material:
@@ -41,6 +42,7 @@ class Material:
                  rng: random.Random) -> None:
         self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
         self.store, self.most, self.right = PhotoStore(), s.scene_regions, 0.7
+        self.sets = label_sets(photos)
         self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
         table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
         words = Nouns([*NOUNS, *COLOURS], table, writer.tokenizer)
@@ -59,46 +61,51 @@ class Material:
 
     def photo(self, help_: float) -> Sample | None:
         s, g = self.s, self.speaker.groma
-        v, regions = self.seen(self.rng.choice(self.photos), Augment(flip=s.flip, colour=s.colour))
-        scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
+        v, regions, states = self.seen(self.rng.choice(self.photos), Augment(flip=s.flip, colour=s.colour))
+        scene, owner = scene_of(v, regions, self.sets.get(v.photo.label_set, ()))
         asked = templates.questions(scene, s.questions, self.rng)
         if not asked:
             return None
-        labels = torch.tensor([self.nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else
-                               NOTHING if v.photo.exhaustive else UNKNOWN for i in owner.tolist()], dtype=torch.long)
+        labels = labels_of(scene, owner, self.nouns)
         clean = torch.where((labels >= 0)[:, None], self.nouns.vectors[labels.clamp(min=0)],
                             torch.randn(len(labels), self.nouns.vectors.shape[1]) * 0.03)
         images = (g.side // g.c.image_token_merge) ** 2
         prefix = self.writer.prefix(images, range(len(regions)))
-        return Sample(pack(self.writer, prefix, asked), regions, [e.kind for e in asked], v.pixels, clean, help_, labels)
+        return Sample(pack(self.writer, prefix, asked), regions, [e.kind for e in asked], v.pixels, clean, help_, states,
+                      labels)
 
-    def seen(self, photo: Photo, augment: Augment) -> tuple[View, torch.Tensor]:
-        """A view and its regions: the model's own proposals with the annotated boxes mixed in.
+    def seen(self, photo: Photo, augment: Augment) -> tuple[View, torch.Tensor, list[torch.Tensor] | None]:
+        """A view, its regions (the model's own proposals with the annotated boxes mixed in), and the encoder's last states.
 
         With ``remember`` views and proposals are computed once a photo and flip (a GPU would wait for them otherwise;
-        600 KB a view).
+        600 KB a view); the states are not kept.
         """
         flipped = self.rng.random() < augment.flip
         key = (photo.id, flipped)
         if key not in self.memory:
             still = Augment(flip=float(flipped), colour=augment.colour)
             v = view(photo, self.store, self.speaker.groma.c.image_size, still, self.rng, 0.01)
-            found = (v, *self._proposals(v))
+            states = self._look(v)
+            found = (v, *self._proposals(states))
             if self.s.remember:
                 self.memory[key] = found
         else:
-            found = self.memory[key]
+            found, states = self.memory[key], None
         v, box, score = found
-        return v, choose_regions(box, score, v, self.rng.choice(self.s.regions), self.rng)
+        return v, choose_regions(box, score, v, self.rng.choice(self.s.regions), self.rng), states
+
+    def _look(self, v: View) -> list[torch.Tensor]:
+        """The encoder's last states, [1+N,D] each: as many as anything reads."""
+        g = self.speaker.groma
+        states = self.speaker.look(v.pixels[None].to(g.new_input_embs.weight.device))
+        read = max(PROPOSER_STATES, len(g.c.region.level_scales), -g.c.vis_output_layer)
+        return [t[0] for t in states[-read:]]
 
     @torch.no_grad()
-    def _proposals(self, v: View) -> tuple[torch.Tensor, torch.Tensor]:
+    def _proposals(self, states: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The best 100 boxes [N,4] after NMS, and their scores."""
-        g = self.speaker.groma
-        device = g.new_input_embs.weight.device
-        states = self.speaker.look(v.pixels[None].to(device))
-        with half_context(device):
-            out = g.perceiver.propose([t.float() for t in states[-4:]])
+        with half_context(states[0].device):
+            out = self.speaker.groma.perceiver.propose([t[None].float() for t in states])
         box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
         keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
         return box[keep], score[keep]
@@ -128,7 +135,9 @@ def start_new_tokens(g: Groma, writer: Writer) -> None:
     rows = g.new_input_embs.weight
     rows.copy_(table.mean(0) + 0.02 * torch.randn_like(rows))
     base = g.c.llm.vocab_size
-    singles = dict.fromkeys(ids[0] for n in FIRST_NAMES if len(ids := writer.ids(" " + n)) == 1)
+    # A SentencePiece tokenizer puts the space before a word itself.
+    spellings = (ids for n in FIRST_NAMES for ids in (writer.ids(" " + n), writer.ids(n)) if len(ids) == 1)
+    singles = dict.fromkeys(ids[0] for ids in spellings)
     names = list(singles)[: len(writer.special.index)]
     if len(names) < len(writer.special.index):
         raise ValueError(f"only {len(names)} of the first names are single tokens; 100 are needed")
@@ -151,7 +160,7 @@ FIRST_NAMES = (
 ).split()
 
 
-def build(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Speaker, Writer, Nouns]:
+def build(s: Settings, photos: list[Photo]) -> tuple[Speaker, Writer, Nouns]:
     """Groma from the bases, then from every earlier run or model folder that ``s.start`` names, in order."""
     c = GromaConfig.load(s.model)
     tokenizer, decoder = bases.tokenizer_of(s.decoder_base), bases.decoder_of(s.decoder_base)
@@ -164,16 +173,32 @@ def build(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Speaker, Writ
     if s.lora_rank:
         g.add_lora(s.lora_rank, c.lora_alpha or 2.0 * s.lora_rank)
     start_new_tokens(g, writer)
-    own = dict(g.named_parameters())
+    start_regions(g, nouns)
+    own, brought = dict(g.named_parameters()), set()
     with torch.no_grad():
-        g.img_txt_bridge[2].bias.copy_(nouns.centre)
         for path in s.start:
             values = read_weights(path)
             keep_what_regions_show(g, values)
             for name, value in values.items():
                 if name in own:
                     own[name].copy_(value)
+                    brought.add(name)
+    if s.text_share < 1:
+        if not any(name.startswith("perceiver.ddetr_transformer.") for name in brought):
+            raise ValueError(f"nothing in start={s.start} has a proposer: name the checkpoint of stage 1")
+        if "img_txt_bridge.0.weight" not in brought:
+            whiten.bridge_start(g, photos, nouns.centre)
     return Speaker(g, writer.special, nouns), writer, nouns
+
+
+@torch.no_grad()
+def start_regions(g: Groma, nouns: Nouns) -> None:
+    """What regions show begins in the directions of nouns, and where they lie as a whisper: a position branch at its usual
+    length would drown the nouns."""
+    roi = g.region_encoder.roi_align
+    roi.updims.weight.copy_(nouns.directions(g.c.region.hidden_dims))
+    roi.updims.bias.copy_(nouns.centre)
+    roi.pos_embedd[-1].weight.fill_(QUIET)
 
 
 def keep_what_regions_show(g: Groma, values: dict[str, torch.Tensor]) -> None:
@@ -210,7 +235,7 @@ def parameter_groups(speaker: Speaker, s: Settings) -> list[dict]:
 
 def start(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Run, Writer, Nouns]:
     """The run of a stage that teaches the language model: begun, or resumed from its folder."""
-    speaker, writer, nouns = build(s, folder, photos)
+    speaker, writer, nouns = build(s, photos)
     groups = parameter_groups(speaker, s)
     half_frozen(speaker)
     steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)

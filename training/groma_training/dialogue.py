@@ -72,11 +72,16 @@ class Writer:
         return expand(ids, [IGNORE] * len(ids), images, len(order), self.special, order)[0]
 
     def exchange(self, e: Exchange) -> tuple[list[int], list[int]]:
-        """One question and answer -> ids, labels (IGNORE outside the answer and its stop token)."""
+        """One question and answer -> ids, labels (IGNORE outside the answer and its stop token).
+
+        Both are one text to the tokenizer, as upstream writes them: SentencePiece would begin an answer of its own with a
+        second space.
+        """
         close, _ = self.template.end()
-        question = self.ids(self.template.ask(e.question))
-        answer = self.ids(self.template.answer(e.answer) + close)
-        return question + answer, [IGNORE] * len(question) + answer
+        question = self.template.ask(e.question)
+        whole = self.tokenizer.encode(question + self.template.answer(e.answer) + close, add_special_tokens=False)
+        labels = [i if start >= len(question) else IGNORE for i, (start, _) in zip(whole.ids, whole.offsets, strict=True)]
+        return whole.ids, labels
 
     def conversation(self, exchanges: Sequence[Exchange], images: int, order: Sequence[int]) -> tuple[list[int], list[int]]:
         """Several turns about one image, each answer learnt."""
@@ -101,6 +106,12 @@ class Packed:
     owner: Tensor
     labels: Tensor
     refers: Tensor
+
+    def answers(self) -> Tensor:
+        """Which answer each learnt position predicts, [T]; between two answers stands a question, which is not learnt."""
+        learnt = self.labels != IGNORE
+        begins = learnt & ~torch.cat([learnt.new_zeros(1), learnt[:-1]])
+        return begins.cumsum(0) - 1
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """Additive attention mask [1,1,T,T]."""

@@ -23,6 +23,7 @@ from groma_training import bases
 from groma_training.align import build
 from groma_training.config import GromaConfig
 from groma_training.data.photo import read_jsonl
+from groma_training.files import write_text, write_whole
 from groma_training.model.groma import Groma
 from groma_training.settings import load_settings
 from groma_training.tokens import ADDED_TOKENS
@@ -46,10 +47,8 @@ def own_tensors(g: Groma) -> dict[str, Tensor]:
 
 def write_folder(g: Groma, out: Path, changes: dict | None = None) -> int:
     """Writes the folder, returns the weights' size in bytes."""
-    out.mkdir(parents=True, exist_ok=True)
     tensors = own_tensors(g)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)
+    write_whole(out / "model.safetensors", lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     _write(out / "config.json", {**g.c.raw, **(changes or {})})
     vocabulary = g.c.llm.vocab_size
     _write(out / "tokenizer_additions.json", {
@@ -61,7 +60,7 @@ def write_folder(g: Groma, out: Path, changes: dict | None = None) -> int:
 
 
 def _write(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def main() -> None:
@@ -76,7 +75,7 @@ def main() -> None:
     s = load_settings(options.config, options.stage, [f"model={options.model}"] if options.model else [])
     s = replace(s, start=options.start if options.start is not None else s.start)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    speaker, _, _ = build(s, options.out, photos)
+    speaker, _, _ = build(s, photos)
     changes = dict(item.split("=", 1) for item in options.set)
     changes = {k: json.loads(v) for k, v in changes.items()}
     GromaConfig.from_dict({**speaker.groma.c.raw, **changes})

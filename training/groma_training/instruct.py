@@ -18,11 +18,9 @@ import torch
 from groma_training import proposer, templates
 from groma_training.align import Material, start, teach
 from groma_training.boxes import corners, iou_matrix
-from groma_training.data.coco import COCO_80
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
-from groma_training.language import SHOWN_AT, Sample, scene_of
-from groma_training.proposer import NOTHING, UNKNOWN
+from groma_training.language import SHOWN_AT, Sample, labels_of, scene_of
 from groma_training.run import start_torch
 from groma_training.settings import load_settings
 from groma_training.templates import Exchange
@@ -37,17 +35,16 @@ class Conversations(Material):
         s, g = self.s, self.speaker.groma
         chosen = self.rng.choice(self.photos)
         # What turns say may name left and right.
-        v, regions = self.seen(chosen, Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour))
-        scene, owner = scene_of(v, regions, COCO_80 if v.photo.label_set == "coco-80" else ())
+        v, regions, states = self.seen(chosen, Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour))
+        scene, owner = scene_of(v, regions, self.sets.get(v.photo.label_set, ()))
         turns = spoken_turns(v, regions)
         asked = turns or templates.questions(scene, s.questions, self.rng)
         if not asked:
             return None
-        labels = torch.tensor([self.nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else
-                               NOTHING if v.photo.exhaustive else UNKNOWN for i in owner.tolist()], dtype=torch.long)
         images = (g.side // g.c.image_token_merge) ** 2
         packed = conversation(self.writer, asked, images, len(regions))
-        return Sample(packed, regions, [asked[0].kind], v.pixels, labels=labels)
+        return Sample(packed, regions, [e.kind for e in asked], v.pixels, states=states,
+                      labels=labels_of(scene, owner, self.nouns))
 
 
 def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:
@@ -59,9 +56,10 @@ def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:
         if not turn.boxes or not len(regions):
             names.append([None] * len(turn.boxes))
             continue
-        rows, _ = seen_boxes(normalised(v.photo, turn.boxes), v.window, v.flipped)
-        value, at = iou_matrix(corners(rows), corners(regions)).max(1)
-        names.append([int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)])
+        rows, visible = seen_boxes(normalised(v.photo, turn.boxes), v.window, v.flipped)
+        value, at = iou_matrix(corners(rows), corners(regions)).nan_to_num(0).max(1)
+        shown = iter([int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)])
+        names.append([next(shown) if seen else None for seen in visible.tolist()])
     return templates.conversation(v.photo.turns, names)
 
 

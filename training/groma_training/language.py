@@ -11,17 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groma_training import boxes, proposer
+from groma_training.detection_loss import outside_crowds
 from groma_training.dialogue import Packed
 from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
+from groma_training.proposer import NOTHING, UNKNOWN, names_all
 from groma_training.templates import Scene
 from groma_training.tokens import IGNORE, SpecialIds
 from groma_training.views import View, normalised, seen_boxes, to_input
 
 INDEX_WEIGHT = 2.0  # index tokens carry the answer; words around them are easy
 SHOWN_AT = 0.5  # a region shows an object from this IoU on
+EMPTY_BELOW = 0.3  # and nothing of those that were searched for below this
+MOST_REGIONS = 100  # there are index tokens for so many
 
 
 @dataclass
@@ -29,7 +33,8 @@ class Sample:
     """One image (or scene) with its packed questions.
 
     ``regions`` [R,4] in slot order.  ``shown`` [R,H] replaces what the region encoder would say (stage 0), or with
-    ``help`` > 0 is mixed in.  ``labels`` [R]: category of each region, as in ``proposer``.
+    ``help`` > 0 is mixed in.  ``labels`` [R]: category of each region, as in ``proposer``.  ``states``: the encoder's last
+    ones, where they are known already.
     """
 
     packed: Packed
@@ -38,6 +43,7 @@ class Sample:
     pixels: Tensor | None = None
     shown: Tensor | None = None
     help: float = 0.0
+    states: list[Tensor] | None = None
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
@@ -53,6 +59,12 @@ class Speaker(nn.Module):
         with torch.no_grad():
             encoder = self.groma.perceiver.vis_encoder
             return encoder(to_input(pixels).to(encoder.embeddings.cls_token.dtype))
+
+    def states(self, photos: Sequence[Sample]) -> list[Tensor]:
+        """The encoder's last states of all photos, [B,1+N,D] each."""
+        if all(s.states is not None for s in photos):
+            return [torch.stack(level) for level in zip(*(s.states for s in photos), strict=True)]
+        return self.look(torch.stack([s.pixels for s in photos]).to(self.groma.new_input_embs.weight.device))
 
     def regions(self, samples: Sequence[Sample], states: list[Tensor] | None) -> tuple[list[Tensor], Tensor | None]:
         """Region tokens per sample, and what the encoder says photos' regions show [sum R,H]."""
@@ -82,7 +94,7 @@ class Speaker(nn.Module):
         g = self.groma
         device = g.new_input_embs.weight.device
         photos = [s for s in samples if s.pixels is not None]
-        states = self.look(torch.stack([s.pixels for s in photos]).to(device)) if photos else None
+        states = self.states(photos) if photos else None
         image = iter(g.image_tokens(states)) if photos else None
         tokens, real = self.regions(samples, states)
         longest = max(len(s.packed.ids) for s in samples)
@@ -107,7 +119,7 @@ class Speaker(nn.Module):
             labels = s.packed.labels.to(row.device)
             learnt = labels != IGNORE
             logits = self.groma.logits(row[: len(labels)][learnt]).float()
-            target, owner = labels[learnt], s.packed.owner.to(row.device)[learnt]
+            target, owner = labels[learnt], s.packed.answers().to(row.device)[learnt]
             weight = torch.where(target >= first_index, INDEX_WEIGHT, 1.0)
             total = total + (F.cross_entropy(logits, target, reduction="none") * weight).sum()
             weights += float(weight.sum())
@@ -123,26 +135,33 @@ class Speaker(nn.Module):
 
 def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: random.Random) -> Tensor:
     """Proposals with the annotated boxes mixed in (slightly moved, below every real proposal), NMS, random order."""
-    truth = proposer.jitter(v.boxes, 0.04) if len(v.boxes) else v.boxes
+    truth = proposer.jitter(v.boxes, 0.04)[:MOST_REGIONS] if len(v.boxes) else v.boxes
+    budget = min(budget, MOST_REGIONS - len(truth))  # no annotated box may be crowded out
     both = torch.cat([proposed[:budget], truth])
     value = torch.cat([scores[:budget], torch.full((len(truth),), 1e-3)])
-    kept = both[nms(boxes.corners(both), value, 0.6, 0.0, 100)]
+    kept = both[nms(boxes.corners(both), value, 0.6, 0.0, MOST_REGIONS)]
     order = list(range(len(kept)))
     rng.shuffle(order)
     return kept[order]
 
 
+def labels_of(scene: Scene, owner: Tensor, nouns: Nouns) -> Tensor:
+    """``scene_of``'s owners as categories, [R]."""
+    return torch.tensor([nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else i for i in owner.tolist()], dtype=torch.long)
+
+
 def scene_of(v: View, regions: Tensor, vocabulary: Sequence[str]) -> tuple[Scene, Tensor]:
-    """The view's annotation in terms of its regions, and each region's object (-1: none)."""
+    """The view's annotation in terms of its regions, and what each region shows: an object's place, NOTHING or UNKNOWN."""
     labels = [v.photo.objects[i].label for i in v.kept]
     shown: list[int | None] = [None] * len(labels)
-    owner = torch.full((len(regions),), -1)
+    owner = torch.full((len(regions),), NOTHING if names_all(v.photo) else UNKNOWN)
+    owner[outside_crowds(regions, v.crowds) == 0] = UNKNOWN
     if labels and len(regions):
         overlap = boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(regions)).nan_to_num(0)
         value, at = overlap.max(1)
         shown = [int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)]
         best, of = overlap.max(0)
-        owner = torch.where(best >= SHOWN_AT, of, owner)
+        owner = torch.where(best >= SHOWN_AT, of, torch.where(best >= EMPTY_BELOW, UNKNOWN, owner))
     phrases = []
     for p in v.photo.phrases:
         if len(p.boxes) != 1:

@@ -20,7 +20,7 @@ class Nouns:
 
     def __init__(self, names: Sequence[str], table: Tensor, tokenizer: Tokenizer) -> None:
         def embedding(word: str) -> Tensor:
-            return table[tokenizer.encode(" " + word).ids].float().mean(0)
+            return table[tokenizer.encode(" " + word, add_special_tokens=False).ids].float().mean(0)
 
         self.names = list(names)
         self.index = {name: i for i, name in enumerate(self.names)}

@@ -25,7 +25,7 @@ from groma_training.config import GromaConfig
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.detection_loss import Truth, Weights, outside_crowds, proposal_loss
 from groma_training.model.encoder import patch_map
-from groma_training.model.groma import Perceiver
+from groma_training.model.groma import PROPOSER_STATES, Perceiver
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.nouns import Nouns
 from groma_training.run import Run, Schedule, fastest_device, half_context, half_type, plan, process_count, start_torch
@@ -82,12 +82,12 @@ class Stage1(nn.Module):
         encoder.encoder.layer[: self.cut].to(half_type())
 
     def states(self, pixels: Tensor) -> list[Tensor]:
-        """u8 [B,3,S,S] -> the states from the first trained block on, [B,1+N,D]."""
+        """u8 [B,3,S,S] -> the last states, [B,1+N,D] each: those of trained blocks, and as many frozen ones as are read."""
         encoder = self.perceiver.vis_encoder
         with torch.no_grad():
-            x = encoder.trunk(to_input(pixels).to(encoder.embeddings.cls_token.dtype), self.cut)
+            frozen = encoder.trunk(to_input(pixels).to(encoder.embeddings.cls_token.dtype), self.cut, PROPOSER_STATES)
         with half_context(pixels.device):
-            return encoder.top(x, self.cut)
+            return [*frozen[:-1], *encoder.top(frozen[-1], self.cut)]
 
     def shows(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
         """What regions show, in the decoder's input space less its centre: [sum R,H]."""
@@ -249,7 +249,8 @@ def main() -> None:
             model.load_state_dict({k: v for k, v in read_weights(path).items() if k in startable(model)}, strict=False)
     elif not (options.run / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
-        print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
+        if s.region_weight:  # upstream's stage 1 has no region encoder, and its width is beyond ridge regression
+            print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
     steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
     run = Run(options.run, model, parameter_groups(model, s), Schedule(steps, s.warmup), seed=s.seed,
               average=s.average, save_minutes=s.save_minutes, accumulate=accumulate,

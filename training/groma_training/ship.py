@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--parts", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the folder that is filled")
     parser.add_argument("--part-mb", type=float, default=60)
     options = parser.parse_args()
     if options.what == "pack":
@@ -143,7 +143,7 @@ def main() -> None:
         items = sliced(options.file.name, options.file.read_bytes(), int((options.part_mb - 0.1) * MB))
         print(f"{len(write_parts(items, options.out, options.part_mb))} parts")
     else:
-        lacking = unpack(sorted(options.parts.glob("*.tar")), options.out.parent)
+        lacking = unpack(sorted(options.parts.glob("*.tar")), options.out)
         print("complete" if not lacking else f"still lacking slices of {lacking}")
 
 

@@ -28,8 +28,10 @@ NONE = "There is no {} in the image."
 GROUNDING = "[grounding]"
 COVERED = 0.7  # a "find all" is only asked where at least this share of the objects has a region
 MOST_LISTED = 14
+LONG = 3  # words from which on a phrase is a description
 MOST_SOUGHT = 8  # things of one question
 CLEARLY = 0.08  # how far apart centres must lie before "left" or "right" is said
+SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
@@ -115,6 +117,11 @@ def find_one(scene: Scene, label: str, rng: random.Random) -> Exchange | None:
                     "place", weight=1.2)
 
 
+def true_phrases(scene: Scene) -> list[tuple[str, int]]:
+    """Phrases that hold in this view: in a mirrored one those of sides do not."""
+    return [p for p in scene.phrases if not (scene.mirrored and SIDES.search(p[0]))]
+
+
 def find_many(scene: Scene, rng: random.Random) -> Exchange | None:
     """Several things in one question, one of them perhaps absent: many lookups for few words, so that binding regions to
     their tokens is learnt several times faster than by one question a thing."""
@@ -123,8 +130,8 @@ def find_many(scene: Scene, rng: random.Random) -> Exchange | None:
         if find_all(scene, label, rng) is not None:
             many = len(scene.of(label)) > 1 and rng.random() < 0.7
             sought.append((plural(label) if many else label, scene.regions_of(label)))
-    if not scene.mirrored:
-        sought += [(text, [region]) for text, region in rng.sample(scene.phrases, min(2, len(scene.phrases)))]
+    phrases = true_phrases(scene)
+    sought += [(text, [region]) for text, region in rng.sample(phrases, min(2, len(phrases)))]
     if len(sought) < 2:
         return None
     sought = rng.sample(sought, min(len(sought), rng.randint(2, MOST_SOUGHT)))
@@ -144,15 +151,15 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def refer(scene: Scene, rng: random.Random) -> Exchange | None:
-    if scene.mirrored or not scene.phrases:
+    phrases = true_phrases(scene)
+    if not phrases:
         return None
-    text, region = rng.choice(scene.phrases)
+    text, region = rng.choice(phrases)
     return Exchange(_pick(FIND_ONE, rng).format(phrase(text)), region_list([region]), "phrase", weight=2.5)
 
 
-def describe(scene: Scene, rng: random.Random, text: str | None = None, which: int | None = None, long: bool = False,
-             ) -> Exchange | None:
-    """A region's name, or with ``text`` (Visual Genome, RefCOCO turned round) its description."""
+def describe(scene: Scene, rng: random.Random, which: int | None = None) -> Exchange | None:
+    """A region's name."""
     shown = [i for i, r in enumerate(scene.regions) if r is not None] if which is None else [which]
     if not shown:
         return None
@@ -160,10 +167,18 @@ def describe(scene: Scene, rng: random.Random, text: str | None = None, which: i
     region = scene.regions[which]
     if region is None:
         return None
-    answer = (text or scene.labels[which]).strip()
+    answer = scene.labels[which]
     answer = answer[:1].upper() + answer[1:]
-    question = _pick(SAY_LONG if long else SAY_SHORT, rng).format(user_box(region))
+    question = _pick(SAY_SHORT, rng).format(user_box(region))
     return Exchange(question, answer if answer.endswith(".") else answer + ".", "say", region, 0.8)
+
+
+def describe_phrase(said: tuple[str, int], rng: random.Random) -> Exchange:
+    """A referring expression or a region's description turned round: the words for a user's box."""
+    text, region = said[0].strip(), said[1]
+    answer = text[:1].upper() + text[1:]
+    question = _pick(SAY_LONG, rng).format(user_box(region))
+    return Exchange(question, answer if answer.endswith(".") else answer + ".", "say", region, 0.6)
 
 
 def summarise(scene: Scene, rng: random.Random, most: int = 260) -> Exchange | None:
@@ -171,10 +186,11 @@ def summarise(scene: Scene, rng: random.Random, most: int = 260) -> Exchange | N
     if not scene.captions:
         return None
     text = rng.choice(scene.captions).strip()
-    if scene.mirrored and re.search(r"\b(left|right)\b", text):
+    if scene.mirrored and SIDES.search(text):
         return None
+    # A kind of which some have no region is not tied: its mention might mean those.
     known = {label: scene.regions_of(label) for label in set(scene.labels)}
-    text, count = ground_caption(text, {k: v for k, v in known.items() if v})
+    text, count = ground_caption(text, {k: v for k, v in known.items() if len(v) == len(scene.of(k))})
     if not count or len(text) > most:
         return None
     return Exchange(GROUNDING + _pick(SUMMARISE, rng), text, "tell", weight=1.5)
@@ -212,6 +228,7 @@ def questions(scene: Scene, count: int, rng: random.Random) -> list[Exchange]:
         if which:
             pool.append(describe(scene, rng, which=rng.choice(which)))
     pool += [refer(scene, rng) for _ in scene.phrases]
+    pool += [describe_phrase(p, rng) for p in true_phrases(scene) if len(p[0].split()) >= LONG]
     pool += [find_many(scene, rng) for _ in range(1 + len(set(scene.labels)) // MOST_SOUGHT)]
     pool += [find_none(scene, rng), find_none(scene, rng), summarise(scene, rng), caption(scene, rng)]
     left = {(e.question, e.answer): e for e in pool if e is not None}
@@ -271,7 +288,8 @@ def ground_caption(text: str, regions: dict[str, list[int]]) -> tuple[str, int]:
             i += 1
             continue
         last = mention[-1].lower()
-        many = last in PLURAL_WORDS or (last.endswith("s") and last not in {"bus", "skis", "scissors"})
+        ends = last.endswith("s") and not last.endswith("ss") and last not in {"bus", "skis", "scissors"}
+        many = ends or last in PLURAL_WORDS
         i += n
         if not many and len(regions[label]) > 1:
             out += mention

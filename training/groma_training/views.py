@@ -6,7 +6,7 @@ Crops are cut from the photo's own pixels (small things gain resolution); boxes 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,7 +43,6 @@ class View:
     crowds: Tensor
     window: tuple[float, float, float, float] = WHOLE
     flipped: bool = False
-    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
 def normalised(photo: Photo, rows: list[tuple[float, float, float, float]]) -> Tensor:

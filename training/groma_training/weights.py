@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from groma_training.files import write_whole
 from groma_training.model.groma import load_groma
 from groma_training.run import averaged
 
@@ -34,11 +35,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def write_small(run: Path, out: Path, stage: str) -> dict[str, str]:
     """Averaged weights of ``run`` in f16, with step and seed in the file's metadata, which is returned."""
     values, notes = averaged(run)
-    out.mkdir(parents=True, exist_ok=True)
     kept = {k.removeprefix("groma."): v.half().contiguous() for k, v in values.items() if not k.startswith(SCAFFOLDING)}
     metadata = {"format": "pt", "stage": stage, "step": str(notes["step"]), "seed": str(notes["seed"])}
-    save_file(kept, out / f"{stage}.safetensors", metadata=metadata)
-    (out / f"{stage}.safetensors").chmod(0o644)
+    write_whole(out / f"{stage}.safetensors", lambda part: save_file(kept, part, metadata=metadata))
     return metadata
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from groma_training.config import GromaConfig
 from groma_training.data.photo import Photo, PhotoStore
+from groma_training.model.bridge import merge_cells
 from groma_training.model.encoder import patch_map
-from groma_training.views import view
+from groma_training.model.groma import Groma
+from groma_training.views import to_input, view
 
 EPSILON = 1e-6
+SILENT = 0.05  # of the last matrix's usual size: about what trained weights have
 NOTHING = -2  # the label of regions without an object, as in `proposer`
 
 
@@ -72,6 +75,25 @@ def standardise_projection(conv: nn.Conv2d | nn.ConvTranspose2d, feature: Tensor
     else:
         conv.weight.div_(deviation[None, :, None, None])
         conv.bias.copy_(-(conv.weight.sum((2, 3)) @ mean))
+
+
+@torch.no_grad()
+def bridge_start(g: Groma, photos: list[Photo], centre: Tensor, count: int = 16, seed: int = 0) -> None:
+    """The image bridge begins on standardised cells and almost silent, around ``centre`` [H] of the nouns: loud random image
+    tokens break what the decoder has learnt about regions."""
+    store, rng, rows = PhotoStore(), random.Random(seed), []
+    for photo in rng.sample(photos, min(count, len(photos))):
+        pixels = view(photo, store, g.c.image_size).pixels[None].to(device_of(g))
+        encoder = g.perceiver.vis_encoder
+        state = encoder(to_input(pixels).to(encoder.embeddings.cls_token.dtype))[g.c.vis_output_layer]
+        rows.append(merge_cells(state.float(), g.side, g.c.image_token_merge)[0])
+    cells = torch.cat(rows)
+    mean, deviation = cells.mean(0), cells.std(0).clamp(min=1e-3)
+    first, last = g.img_txt_bridge[0], g.img_txt_bridge[2]
+    first.weight.div_(deviation)
+    first.bias.copy_(-(first.weight @ mean))
+    last.weight.mul_(SILENT)
+    last.bias.copy_(centre)
 
 
 class Ridge:

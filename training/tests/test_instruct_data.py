@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from PIL import Image
 
-from groma_training.data.photo import Object, Photo
+from groma_training.data.photo import Object, Photo, Turn
 from groma_training.instruct_data.__main__ import collected, construct, prepared, suitable
 from groma_training.instruct_data.client import Endpoint, estimate, image_tokens
 from groma_training.instruct_data.marks import draw_marks
@@ -63,6 +63,24 @@ def test_construction_is_checked_and_resumed(server, photos, tmp_path):
     assert [p.id for p in kept] == ["a", "c"]
     assert kept[0].turns[0].answer == "<p>A dog</p>[0] chases <p>two balls</p>[1][2]."
     assert "secret" not in log.read_text()
+
+
+def test_a_photo_that_is_refused_is_passed_over_for_good(server, photos, tmp_path):
+    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "vision", wait=0.01)
+    server.replies += [(400, "too large"), (200, None), (200, GOOD)]
+    log = tmp_path / "log.jsonl"
+    tally = construct(photos, endpoint, log, turns=2)
+    assert sorted(fate.split(":")[0] for fate in tally) == ["refused", "refused", "taken"]
+    construct(photos, endpoint, log, turns=2)
+    assert len(server.requests) == 3 and [p.id for p in collected(photos, log)] == ["c"]
+
+
+def test_what_is_asked_stands_in_the_request(server, photos, tmp_path):
+    photos[0].turns = [Turn("What colour is the dog?", "Brown.")]
+    server.replies += [(200, GOOD)]
+    construct(photos[:1], Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "vision"), tmp_path / "log.jsonl", turns=2)
+    text = server.requests[0][1]["messages"][1]["content"][0]["text"]
+    assert "- What colour is the dog? Brown." in text
 
 
 def test_refused_requests_are_not_repeated(server, photos, tmp_path):

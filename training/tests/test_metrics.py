@@ -125,4 +125,4 @@ def test_command_line_engine_reads_what_groma_prints(tmp_path):
         engine.ask(photo, "detect", "broken", NO_BOXES)
     calls = log.read_text().splitlines()
     assert calls[0].startswith("regions - --limit 50 --min-score 0 --nms 0.6 --model pack --json")
-    assert calls[2].startswith("caption - --box=1.00,2.00,3.00,4.00 --model pack")
+    assert calls[2].startswith("caption - --box=1.00,2.00,3.00,4.00 --max-tokens 64 --model pack")

@@ -7,6 +7,7 @@ from PIL import Image
 
 from groma_training.data import coco, conversations, flickr, referring, visual_genome, voc, yolo
 from groma_training.data.gather import difference_hash, gather, is_excluded, is_near
+from groma_training.data.labels import label_sets
 from groma_training.data.photo import Object, Photo, PhotoStore, Turn, read_jsonl, write_jsonl
 
 INSTANCES = {
@@ -29,6 +30,21 @@ def test_coco_instances(folder):
     photos = list(coco.read_instances(folder / "instances.json", folder))
     assert [p.id for p in photos] == ["coco-000000000009"] and photos[0].licence == "CC BY 2.0"
     assert photos[0].objects == [Object((1, 2, 11, 7), "dog"), Object((5, 5, 14, 14), "dog", True)]
+
+
+def test_other_sets_in_cocos_form_have_their_own_categories(folder):
+    """Only COCO's own list makes an unboxed person certain not to be there."""
+    photo, = coco.read_instances(folder / "instances.json", folder)
+    assert photo.label_set == "instances" and label_sets([photo])["instances"] == ("dog",)
+    assert label_sets([photo])["coco-80"] == coco.COCO_80
+    whole = {**INSTANCES, "categories": [{"id": i + 7, "name": name} for i, name in enumerate(coco.COCO_80)]}
+    (folder / "whole.json").write_text(json.dumps(whole))
+    assert next(coco.read_instances(folder / "whole.json", folder)).label_set == "coco-80"
+    lvis = [{k: v for k, v in i.items() if k != "file_name"} | {"coco_url": f"http://host/{i['file_name']}"}
+            for i in INSTANCES["images"]]
+    (folder / "lvis.json").write_text(json.dumps({**INSTANCES, "images": lvis}))
+    assert [p.id for p in coco.read_instances(folder / "lvis.json", folder)] == ["coco-000000000009"]
+    assert coco.coco_id("kangaroo_a") == "kangaroo_a"
 
 
 def test_coco_captions(folder):

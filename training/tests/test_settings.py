@@ -1,5 +1,6 @@
 """Configurations parse, and every key is known."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
                                               ("groma-s-gpu", ("proposer", "scenes", "align", "instruct")),
                                               ("groma-7b", ("proposer", "align", "instruct"))])
 def test_every_stage_is_complete(name, stages):
+    written = tomllib.loads((CONFIGS / f"{name}.toml").read_text())
     for stage in stages:
         s = load_settings(CONFIGS / f"{name}.toml", stage)
-        assert s.photos and s.steps > 0 and GromaConfig.load(s.model).proposer.two_stage
+        assert {"steps", "epochs"} & set(written[stage]), "how long it runs"
+        assert stage in ("proposer", "scenes") or any("stage1" in path for path in s.start), "where its proposer is from"
+        assert s.photos and GromaConfig.load(s.model).proposer.two_stage
 
 
 def test_the_papers_numbers():

@@ -78,9 +78,23 @@ def test_singular_mention_of_several_is_left_alone():
 
 
 def test_mirrored_scenes_use_no_human_words_about_sides():
-    mirrored = scene(mirrored=True, captions=["A cat on the left of a dog."])
-    assert templates.refer(mirrored, random.Random(0)) is None
+    phrases = [("the leftmost dog", 4), ("a small cat", 0)]
+    mirrored = scene(mirrored=True, captions=["A cat on the left of a dog."], phrases=phrases)
+    assert {templates.refer(mirrored, random.Random(i)).answer for i in range(9)} == {"<roi><r0></roi>"}
     assert templates.summarise(mirrored, random.Random(0)) is None
+    seen = {templates.refer(scene(phrases=phrases), random.Random(i)).answer for i in range(9)}
+    assert seen == {"<roi><r0></roi>", "<roi><r4></roi>"}
+
+
+def test_phrases_turned_round_describe_a_users_box():
+    e = templates.describe_phrase(("the cat between the dogs", 0), random.Random(0))
+    assert e.answer == "The cat between the dogs." and "<roi><r0></roi><refer_feat>" in e.question and e.refer == 0
+
+
+def test_captions_cite_no_part_of_a_kind():
+    """Of two dogs only one has a region: "a dog" may be the other."""
+    partly = scene(regions=[4, None, 0], captions=["A dog sees a cat."])
+    assert templates.summarise(partly, random.Random(0)).answer == "A dog sees <p>a cat</p><roi><r0></roi>."
 
 
 def test_instruct_turns_become_region_lists():

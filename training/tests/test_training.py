@@ -8,14 +8,19 @@ from torch import nn
 
 from groma_training import boxes, weights, whiten
 from groma_training.align import Material
+from groma_training.data.photo import Object, Photo
 from groma_training.detection_loss import Truth, proposal_loss
 from groma_training.dialogue import Writer, pack
-from groma_training.language import Sample, Speaker
+from groma_training.instruct import conversation
+from groma_training.language import Sample, Speaker, choose_regions, scene_of
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
+from groma_training.proposer import NOTHING, UNKNOWN, Stage1
 from groma_training.run import Run, Schedule, averaged, plan
 from groma_training.templates import Exchange
+from groma_training.tokens import IGNORE
+from groma_training.views import View, to_input
 
 
 def learn(parameters, loss_of, steps, rate):
@@ -146,3 +151,53 @@ def test_scenes_follow_what_is_learnt():
         material.adapt(right)
         sizes.append(material.most)
     assert sizes[0] == 12 and sizes[249] == 60 and sizes[-1] == 6
+
+
+def test_regions_know_what_is_certain(toy_config):
+    """A region that no box fits shows nothing only where all was searched for."""
+    photo = Photo("a", "", 100, 100, [Object((0, 0, 50, 50), "dog")], exhaustive=True, label_set="coco-80")
+    v = View(photo, torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([[0.25, 0.25, 0.5, 0.5]]), [0],
+             torch.tensor([[0.9, 0.1, 0.2, 0.2]]))
+    regions = torch.tensor([[0.25, 0.25, 0.48, 0.5], [0.35, 0.25, 0.4, 0.5], [0.8, 0.8, 0.1, 0.1], [0.9, 0.1, 0.1, 0.1]])
+    assert scene_of(v, regions, ("dog",))[1].tolist() == [0, 0, NOTHING, UNKNOWN]
+    v.photo.label_set = "voc-20"
+    assert scene_of(v, regions, ("dog",))[1].tolist() == [0, 0, UNKNOWN, UNKNOWN]
+    far = torch.tensor([[0.45, 0.25, 0.5, 0.5]])
+    v.photo.label_set = "coco-80"
+    assert scene_of(v, far, ("dog",))[1].tolist() == [UNKNOWN], "neither the dog nor nothing"
+
+
+def test_annotated_boxes_are_never_crowded_out():
+    v = View(Photo("a", "", 100, 100), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([[0.95, 0.95, 0.05, 0.05]]), [0],
+             torch.zeros(0, 4))
+    grid = torch.stack(torch.meshgrid(torch.linspace(0.05, 0.85, 10), torch.linspace(0.05, 0.85, 10), indexing="ij"), -1)
+    proposed = torch.cat([grid.reshape(-1, 2), torch.full((100, 2), 0.05)], 1)
+    kept = choose_regions(proposed, torch.linspace(1, 0.5, 100), v, 100, random.Random(0))
+    assert boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(kept)).max() > 0.5
+
+
+@pytest.mark.parametrize("trained", [0, 1, 2])
+def test_the_proposer_reads_frozen_states_too(toy_config, toy_tokenizer, trained):
+    """However many blocks are trained, the mean is over the same states."""
+    layers = toy_config.vision.num_hidden_layers
+    table = torch.randn(toy_config.llm.vocab_size, toy_config.llm.hidden_size)
+    nouns = Nouns(["dog", "cat"], table, toy_tokenizer)
+    stage = Stage1.__new__(Stage1)
+    nn.Module.__init__(stage)
+    stage.perceiver, stage.cut, stage.nouns = Groma(toy_config).perceiver, layers - trained, nouns
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    want = stage.perceiver.vis_encoder(to_input(pixels))
+    got = stage.states(pixels)
+    count = min(len(want), 4)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got[-count:], want[-count:], strict=True))
+
+
+def test_answers_are_told_apart_in_conversations(toy_tokenizer):
+    writer = Writer(toy_tokenizer, "chatml")
+    asked = [Exchange("<p>dog</p>", "<roi><r0></roi>", "all"), Exchange("<p>cat</p>", "<roi><r1></roi>", "one")]
+    for packed in (conversation(writer, asked, 4, 2), pack(writer, writer.prefix(4, range(2)), asked)):
+        learnt = packed.labels != IGNORE
+        answers = packed.answers()[learnt]
+        first = writer.special.index[0]
+        assert [int(answers[packed.labels[learnt] == first + k]) for k in (0, 1)] == [0, 1]
+

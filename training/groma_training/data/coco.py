@@ -21,10 +21,13 @@ COCO_80 = (
 COCO_80 = tuple(name.replace("_", " ") for name in COCO_80)
 
 
-def read_instances(annotations: str | Path, photos: str | Path, label_set: str = "coco-80") -> Iterator[Photo]:
-    """``instances_*.json``; photos that are not in the folder are passed over."""
+def read_instances(annotations: str | Path, photos: str | Path, label_set: str = "", exhaustive: bool = True,
+                   ) -> Iterator[Photo]:
+    """``instances_*.json``, COCO's own or another set's in its form (LVIS, Objects365, V3Det, a user's); photos that are not
+    in the folder are passed over.  Without ``label_set`` the file's categories say whether it is COCO's."""
     raw = json.loads(Path(annotations).read_text())
     names = {c["id"]: c["name"] for c in raw["categories"]}
+    label_set = label_set or ("coco-80" if set(names.values()) == set(COCO_80) else Path(annotations).stem)
     boxes = defaultdict(list)
     for a in raw["annotations"]:
         x, y, w, h = a["bbox"]
@@ -32,10 +35,11 @@ def read_instances(annotations: str | Path, photos: str | Path, label_set: str =
             boxes[a["image_id"]].append(Object((x, y, x + w, y + h), names[a["category_id"]], bool(a.get("iscrowd"))))
     licences = {item["id"]: item.get("name", "") for item in raw.get("licenses", [])}
     for image in raw["images"]:
-        path = Path(photos) / image["file_name"]
+        # LVIS names the photo's address instead.
+        path = Path(photos) / (image.get("file_name") or image["coco_url"].rsplit("/", 1)[-1])
         if path.exists():
             yield Photo(id=coco_id(path.stem), file=str(path), width=image["width"], height=image["height"],
-                        objects=boxes[image["id"]], exhaustive=True, label_set=label_set,
+                        objects=boxes[image["id"]], exhaustive=exhaustive, label_set=label_set,
                         licence=licences.get(image.get("license"), ""))
 
 
@@ -48,8 +52,9 @@ def read_captions(annotations: str | Path) -> dict[str, list[str]]:
 
 
 def coco_id(stem: str) -> str:
-    """"COCO_val2014_000000000139" or "139" -> "coco-000000000139"."""
-    return f"coco-{int(stem.split('_')[-1]):012d}"
+    """"COCO_val2014_000000000139" or "139" -> "coco-000000000139"; other sets' photos keep their names."""
+    number = stem.split("_")[-1]
+    return f"coco-{int(number):012d}" if number.isdigit() else stem
 
 
 def read_box_list(path: str | Path, photos: dict[str, tuple[str, int, int]]) -> Iterator[Photo]:

@@ -55,7 +55,8 @@ def read_source(source: dict) -> Iterator[Photo]:
     if kind == "jsonl":
         yield from read_jsonl(source["path"])
     elif kind == "coco":
-        yield from coco.read_instances(source["annotations"], source["photos"])
+        yield from coco.read_instances(source["annotations"], source["photos"], source.get("label_set", ""),
+                                       source.get("exhaustive", True))
     elif kind == "coco-list":
         photos = {}
         for folder in source["photos"]:
@@ -69,7 +70,8 @@ def read_source(source: dict) -> Iterator[Photo]:
     elif kind == "voc-list":
         yield from voc.read_voc_list(source["path"], source["photos"])
     elif kind == "yolo":
-        yield from yolo.read_yolo(source["images"], source["labels"], source["names"], source["id"])
+        yield from yolo.read_yolo(source["images"], source["labels"], source["names"], source["id"],
+                                 source.get("label_set", source["name"]))
     elif kind == "refcoco":
         yield from referring.read_refcoco(source["refs"], source["annotations"], source["photos"], source["split"])
     elif kind == "visual-genome":

@@ -92,6 +92,7 @@ def read_jsonl(path: str | Path) -> Iterator[Photo]:
 def write_jsonl(photos: Iterable[Photo], path: str | Path) -> int:
     """Writes all or nothing; returns the number of lines."""
     part, count = Path(f"{path}.part"), 0
+    part.parent.mkdir(parents=True, exist_ok=True)
     with open(part, "w") as out:
         for photo in photos:
             out.write(json.dumps(photo.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -12,7 +12,8 @@ from groma_training.data.photo import Object, Photo
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
-def read_yolo(images: str | Path, labels: str | Path, names: Sequence[str], id_format: str = "{stem}") -> Iterator[Photo]:
+def read_yolo(images: str | Path, labels: str | Path, names: Sequence[str], id_format: str = "{stem}", label_set: str = "",
+              ) -> Iterator[Photo]:
     """``id_format`` may use {stem}.  A photo without a label file has no objects (that is YOLO's convention)."""
     for path in sorted(Path(images).iterdir()):
         if path.suffix.lower() not in SUFFIXES:
@@ -25,4 +26,4 @@ def read_yolo(images: str | Path, labels: str | Path, names: Sequence[str], id_f
             cx, cy, w, h = float(cx) * width, float(cy) * height, float(w) * width, float(h) * height
             objects.append(Object((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), names[int(kind)]))
         yield Photo(id=id_format.format(stem=path.stem), file=str(path), width=width, height=height, objects=objects,
-                    exhaustive=True)
+                    exhaustive=True, label_set=label_set)

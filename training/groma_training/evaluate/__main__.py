@@ -21,10 +21,12 @@ from pathlib import Path
 import torch
 
 from groma_training import bases
+from groma_training.data.labels import label_sets
 from groma_training.data.photo import read_jsonl
 from groma_training.evaluate import held_out
 from groma_training.evaluate.card import table, write_table
 from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
+from groma_training.files import write_text
 from groma_training.nouns import Nouns
 
 INSIDE = ("region_category", "caption_perplexity")
@@ -62,14 +64,16 @@ def main() -> None:
     through = f"`{options.groma}`" if options.groma else "torch, f32"
     text = table(figures, f"{len(photos)} held-out photos, through {through}, {time.time() - started:.0f} s")
     if options.out:
-        options.out.write_text(json.dumps([asdict(f) for f in figures], indent=1))
+        write_text(options.out, json.dumps([asdict(f) for f in figures], indent=1))
     if options.card:
         write_table(options.card, text)
 
 
 def _nouns(photos) -> Nouns:
     table = bases.decoder_tensors()["llm.model.embed_tokens.weight"]
-    return Nouns(sorted({o.label for p in photos for o in p.objects}), table, bases.tokenizer())
+    # All categories that were searched for, however few photos are measured: a shorter list would be easier.
+    sets = label_sets(photos)
+    return Nouns(sorted({name for p in photos for name in sets.get(p.label_set, ())}), table, bases.tokenizer())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groma_training.evaluate.metrics import Figure
+from groma_training.files import write_text
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -22,4 +23,4 @@ def write_table(card: Path, text: str) -> None:
         new = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
     else:
         new = old.rstrip("\n") + ("\n\n" if old else "") + text + "\n"
-    card.write_text(new)
+    write_text(card, new)

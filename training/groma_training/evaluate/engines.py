@@ -46,6 +46,7 @@ class Engine(Protocol):
         """task: detect, locate, caption, describe or ask; refer [U,4] corners in pixels."""
 
 
+MAX_NEW_TOKENS = 64  # of both engines, or long answers could not agree
 NO_BOXES = torch.zeros(0, 4)
 WORDING = {"detect": "Locate all <p>{}</p> in this image.", "locate": "Locate <p>{}</p> in the image.",
            "caption": "Please briefly describe <roi><refer_box></roi><refer_feat>.",
@@ -69,17 +70,20 @@ class TorchEngine:
     model: Groma
     tokenizer: Tokenizer
     device: str = "cpu"
-    max_new_tokens: int = 64
+    max_new_tokens: int = MAX_NEW_TOKENS
     store: PhotoStore = field(default_factory=PhotoStore)
     _last: tuple[str, Look] | None = None
     _prefix: tuple[str, object, int] | None = None  # photo, decoder cache, its length
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> TorchEngine:
-        return cls(load_groma(folder).to(device), bases.tokenizer(), device)
+        own = Path(folder) / "tokenizer.json"
+        tokenizer = bases.tokenizer_of(str(folder)) if own.exists() else bases.tokenizer()
+        return cls(load_groma(folder).to(device), tokenizer, device)
 
     def __post_init__(self) -> None:
-        self.writer = Writer(self.tokenizer, self.model.c.chat_template)
+        c = self.model.c
+        self.writer = Writer(self.tokenizer, c.chat_template, [c.llm.bos_token_id] if c.chat_template == "vicuna" else ())
 
     @torch.no_grad()
     def look(self, photo: Photo) -> Look:
@@ -208,7 +212,7 @@ class CommandLineEngine:
     def ask(self, photo: Photo, task: str, text: str = "", refer: Tensor = NO_BOXES) -> Answer:
         marks = [f"--box={','.join(f'{v:.2f}' for v in box)}" for box in refer.tolist()]
         arguments = [text, *marks] if task in ("ask", "detect", "locate") else marks
-        raw = self._run(task, photo, *arguments)
+        raw = self._run(task, photo, *arguments, "--max-tokens", str(MAX_NEW_TOKENS))
         table = torch.tensor([r["box"] for r in sorted(raw["regions"], key=lambda r: r["id"])]).reshape(-1, 4)
         segments = [Segment(s["text"], s["kind"] == "phrase", [r["id"] for r in s.get("regions", [])])
                     for s in raw["segments"]]

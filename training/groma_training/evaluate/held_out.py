@@ -16,9 +16,8 @@ import torch
 
 from groma_training import templates
 from groma_training.boxes import area, iou_matrix
-from groma_training.data.coco import COCO_80
+from groma_training.data.labels import label_sets
 from groma_training.data.photo import Photo
-from groma_training.data.voc import VOC_20
 from groma_training.evaluate.engines import NO_BOXES, Engine, TorchEngine
 from groma_training.evaluate.metrics import (
     Figure,
@@ -35,7 +34,6 @@ from groma_training.nouns import Nouns
 from groma_training.templates import Exchange, Scene
 from groma_training.vocabulary import category_of
 
-LABEL_SETS = {"coco-80": COCO_80, "voc-20": VOC_20}
 COUNTS = (10, 50, 100)
 
 
@@ -94,9 +92,10 @@ def region_category(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns) 
 def region_said(engine: Engine, photos: Iterable[Photo], most: int = 2, seed: int = 0) -> list[Figure]:
     """First mention: an annotated box is the first thing asked about a photo, and the answer's head noun must be its
     category.  At most ``most`` boxes a photo, drawn with a fixed seed."""
-    rng, rows, others = random.Random(seed), [], []
+    photos, rng, rows, others = list(photos), random.Random(seed), [], []
+    sets = label_sets(photos)
     for photo in photos:
-        categories = frozenset(LABEL_SETS.get(photo.label_set, ()))
+        categories = frozenset(sets.get(photo.label_set, ()))
         objects = [o for o in photo.objects if not o.iscrowd and o.label in categories]
         chosen = rng.sample(objects, min(most, len(objects)))
         right = []
@@ -134,7 +133,8 @@ def referring(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
 
 def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: int = 4, seed: int = 0) -> list[Figure]:
     """At most ``most`` present and ``absent`` absent categories a photo, drawn with a fixed seed."""
-    rng, found_rows, alarms = random.Random(seed), [], []
+    photos, rng, found_rows, alarms = list(photos), random.Random(seed), [], []
+    sets = label_sets(photos)
     for photo in photos:
         present = sorted({o.label for o in photo.objects if not o.iscrowd})
         hits = wrong = missed = false = 0
@@ -143,7 +143,7 @@ def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: i
             found = answer.boxes[answer.cited()]
             matched = greedy_matches(want, found)
             hits, wrong, missed = hits + matched, wrong + len(found) - matched, missed + len(want) - matched
-        lacking = [c for c in LABEL_SETS.get(photo.label_set, ()) if c not in {o.label for o in photo.objects}]
+        lacking = [c for c in sets.get(photo.label_set, ()) if c not in {o.label for o in photo.objects}]
         asked = rng.sample(lacking, min(absent, len(lacking)))
         for label in asked:
             false += bool(engine.ask(photo, "detect", label, NO_BOXES).cited())
@@ -171,9 +171,10 @@ def lvis_ground(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
 
 
 def captions(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
-    right, unmapped, grounded = [], [], []
+    photos, right, unmapped, grounded = list(photos), [], [], []
+    sets = label_sets(photos)
     for photo in photos:
-        categories = frozenset(LABEL_SETS.get(photo.label_set, ()))
+        categories = frozenset(sets.get(photo.label_set, ()))
         if not categories:
             continue
         answer = engine.ask(photo, "describe", "", NO_BOXES)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from groma_training.data.conversations import write_groma_instruct
 from groma_training.data.photo import Photo, PhotoStore, Turn, read_jsonl
-from groma_training.instruct_data.client import Endpoint, estimate
+from groma_training.instruct_data.client import Endpoint, Refused, estimate
 from groma_training.instruct_data.marks import draw_marks
 from groma_training.instruct_data.prompt import SYSTEM, Rejected, parse_answer, request_text
 
@@ -38,23 +38,35 @@ def prepared(photo: Photo) -> Photo:
     return photo
 
 
+def logged(log: Path) -> set[str]:
+    """Ids of the photos that were asked about already."""
+    return {json.loads(line)["id"] for line in log.read_text().splitlines()} if log.exists() else set()
+
+
+def asked_for(photo: Photo) -> str:
+    """The request: regions, captions, and as questions in context what the photo's own turns ask."""
+    return request_text(photo, [o.label for o in photo.objects], [(t.question, t.answer) for t in photo.turns])
+
+
 def construct(photos: list[Photo], endpoint: Endpoint, log: Path, turns: int) -> Counter:
     """Asks for every photo that the log lacks; returns the reasons why answers were (not) taken."""
-    done = {json.loads(line)["id"] for line in log.read_text().splitlines()} if log.exists() else set()
+    done = logged(log)
     store, tally = PhotoStore(), Counter()
     with open(log, "a") as out:
         for photo in photos:
             if photo.id in done:
                 continue
             image = draw_marks(store.open(photo), [o.box for o in photo.objects])
-            reply = endpoint.ask(SYSTEM.format(turns=turns), request_text(photo, [o.label for o in photo.objects]), image)
-            row = {"id": photo.id, "reply": reply.text, "prompt_tokens": reply.prompt_tokens,
-                   "answer_tokens": reply.answer_tokens}
             try:
+                reply = endpoint.ask(SYSTEM.format(turns=turns), asked_for(photo), image)
+                row = {"id": photo.id, "reply": reply.text, "prompt_tokens": reply.prompt_tokens,
+                       "answer_tokens": reply.answer_tokens}
                 parse_answer(reply.text, len(photo.objects))
                 row["fate"] = "taken"
             except Rejected as why:
                 row["fate"] = why.reason
+            except Refused as why:  # this photo or text; the next may pass
+                row = {"id": photo.id, "reply": "", "fate": f"refused: {why}"}
             tally[row["fate"]] += 1
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
@@ -92,11 +104,12 @@ def main() -> None:
     photos = [prepared(p) for p in read_jsonl(options.photos) if suitable(p)]
     random.Random(0).shuffle(photos)
     photos = photos[: options.limit]
-    rows = [(p.width, p.height, request_text(p, [o.label for o in p.objects])) for p in photos]
+    log = Path(f"{options.out}.log.jsonl")
+    known = logged(log)
+    rows = [(p.width, p.height, asked_for(p)) for p in photos if p.id not in known]
     print(json.dumps(estimate(rows, SYSTEM, ANSWER_TOKENS, tuple(options.price))), file=sys.stderr)
     if not options.yes and input("Go on? [y/N] ").strip().lower() != "y":
         raise SystemExit(1)
-    log = Path(f"{options.out}.log.jsonl")
     for fate, count in construct(photos, Endpoint.from_environment(), log, options.turns).most_common():
         print(f"{count} {fate}", file=sys.stderr)
     kept = collected(photos, log)

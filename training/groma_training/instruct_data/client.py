@@ -18,7 +18,12 @@ from dataclasses import dataclass
 from PIL import Image
 
 RETRIED = {408, 409, 429, 500, 502, 503, 504}
+REFUSED = {400, 413, 415, 422}  # what was sent, not who sent it
 TOKENS_PER_CHARACTER = 0.3
+
+
+class Refused(Exception):
+    """The endpoint does not answer this one request."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,15 @@ class Endpoint:
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
                     raw = json.load(response)
-                usage = raw.get("usage", {})
-                return Reply(raw["choices"][0]["message"]["content"], usage.get("prompt_tokens", 0),
-                             usage.get("completion_tokens", 0))
+                usage = raw.get("usage") or {}
+                choices = raw.get("choices") or [{}]
+                text = (choices[0].get("message") or {}).get("content")
+                if not text:
+                    raise Refused("an answer without text")
+                return Reply(text, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
             except urllib.error.HTTPError as error:
+                if error.code in REFUSED:
+                    raise Refused(f"HTTP {error.code}: {error.read()[:300]!r}") from None
                 if error.code not in RETRIED or attempt + 1 == self.tries:
                     raise RuntimeError(f"{self.url}: HTTP {error.code}: {error.read()[:300]!r}") from None
             except (urllib.error.URLError, TimeoutError, ConnectionError) as error:

@@ -135,12 +135,14 @@ class Encoder(nn.Module):
         """[B,3,S,S] -> n_layers+1 states [B,1+N,D]; the first is the sum of embeddings."""
         return self.top(self.embeddings(pixels), 0)
 
-    def trunk(self, pixels: Tensor, blocks: int) -> Tensor:
-        """The state after the first ``blocks`` blocks, [B,1+N,D]."""
+    def trunk(self, pixels: Tensor, blocks: int, last: int) -> list[Tensor]:
+        """The first ``blocks`` blocks: of the states after them at most the ``last`` ones, [B,1+N,D] each."""
         x = self.embeddings(pixels)
+        states = [x]
         for layer in self.encoder.layer[:blocks]:
             x = layer(x)
-        return x
+            states = [*states, x][-last:]
+        return states
 
     def top(self, x: Tensor, blocks: int) -> list[Tensor]:
         """From the state after ``blocks`` blocks: that state and every later one."""
