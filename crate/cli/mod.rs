@@ -30,6 +30,7 @@ use crate::tensor::plan::Cancel;
 pub fn main() -> ExitCode {
     // Usage errors end here with status 2, help and version with 0.
     let cli = Cli::parse();
+    compute_here();
     let cancel = Cancel::default();
     // What can't be stopped half-way is left to the system's own way: Ctrl-C leaves at once.
     if !matches!(cli.command, Command::Verify(_) | Command::Info(_) | Command::Completions { .. }) {
@@ -39,6 +40,13 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => failure::report(&e),
     }
+}
+
+/// This thread becomes one of those that compute: handing every product to another thread and waiting for it costs a third
+/// of a token's time.
+fn compute_here() {
+    // It fails where the system gives no threads; then whoever computes first fails, with a message of its own.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
 }
 
 /// The first Ctrl-C asks to stop, so that what was said is finished properly; the second leaves at once.
