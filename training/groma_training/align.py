@@ -276,6 +276,7 @@ def teach(run: Run, samples: list[Sample], nouns: Nouns, weight: torch.Tensor, s
     with run.accelerator.accumulate(run.model):
         with run.accelerator.autocast():
             loss, report, real = run.model(samples)
+        report["regions"] = sum(len(x.regions) for x in samples) / len(samples)
         if real is not None and s.vision_lr > 0 and s.region_weight:
             labels = torch.cat([x.labels for x in samples if x.pixels is not None]).to(real.device)
             region, report["right"] = proposer.region_loss(real, labels, nouns, weight)
