@@ -8,7 +8,7 @@ from PIL import Image
 
 from groma_training.data.photo import Object, Photo, Phrase
 from groma_training.evaluate import metrics
-from groma_training.evaluate.card import BEGIN, END, table, write_table
+from groma_training.evaluate.card import BEGIN, END, disagreements, table, write_table
 from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
 from groma_training.evaluate.held_out import captions, detect_all, proposals, referring, region_said
 from groma_training.grounding import Segment
@@ -126,3 +126,13 @@ def test_command_line_engine_reads_what_groma_prints(tmp_path):
     calls = log.read_text().splitlines()
     assert calls[0].startswith("regions - --limit 50 --min-score 0 --nms 0.6 --model pack --json")
     assert calls[2].startswith("caption - --box=1.00,2.00,3.00,4.00 --max-tokens 64 --model pack")
+
+
+def test_engines_are_compared_figure_by_figure():
+    ours = [metrics.Figure("recall", 0.5, 0.4, 0.6, 9, 40), metrics.Figure("F1", 0.3, 0.2, 0.4, 9, 20),
+            metrics.Figure("only here", 1.0, 1, 1, 9, 9)]
+    theirs = [{"name": "recall", "value": 0.51, "photos": 9, "questions": 40},
+              {"name": "F1", "value": 0.2, "photos": 9, "questions": 20}]
+    assert disagreements(ours, theirs, 0.02) == ["F1: 0.300 of 20, there 0.200 of 20"]
+    theirs[0]["photos"] = 8
+    assert len(disagreements(ours, theirs, 0.02)) == 2, "other photos are no comparison"

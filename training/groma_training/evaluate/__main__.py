@@ -24,7 +24,7 @@ from groma_training import bases
 from groma_training.data.labels import label_sets
 from groma_training.data.photo import read_jsonl
 from groma_training.evaluate import held_out
-from groma_training.evaluate.card import table, write_table
+from groma_training.evaluate.card import disagreements, table, write_table
 from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
 from groma_training.files import write_text
 from groma_training.nouns import Nouns
@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="measure on this many photos, drawn with a fixed seed")
     parser.add_argument("--card", type=Path, help="model card whose table is replaced")
     parser.add_argument("--out", type=Path, help="figures as JSON")
+    parser.add_argument("--against", type=Path, help="figures of the other engine (its --out); fails where both differ")
+    parser.add_argument("--tolerance", type=float, default=0.02, help="how far figures may lie apart, with --against")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -67,6 +69,8 @@ def main() -> None:
         write_text(options.out, json.dumps([asdict(f) for f in figures], indent=1))
     if options.card:
         write_table(options.card, text)
+    if options.against and (apart := disagreements(figures, json.loads(options.against.read_text()), options.tolerance)):
+        raise SystemExit("\n".join(["the engines disagree:", *apart]))
 
 
 def _nouns(photos) -> Nouns:
