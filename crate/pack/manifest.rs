@@ -57,7 +57,7 @@ pub struct Manifest {
 pub struct Generation {
     /// Ids that end an answer.
     pub eos_token_ids: Vec<u32>,
-    /// Tokens after which an answer is cut.
+    /// Tokens after which upstream's demo cuts an answer: a hint for other programs. Groma's own calls say theirs.
     pub max_new_tokens: u32,
 }
 
@@ -168,6 +168,12 @@ impl Manifest {
             return Err(invalid("the total is not the files' sum").expected(total, manifest.total));
         }
         Ok(manifest)
+    }
+
+    /// Ids that end an answer; `None` where the description leaves that to the configuration.
+    #[must_use]
+    pub fn stops(&self) -> Option<Vec<u32>> {
+        Some(&self.generation.eos_token_ids).filter(|ids| !ids.is_empty()).cloned()
     }
 
     /// The file of that name.

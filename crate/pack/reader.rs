@@ -88,6 +88,10 @@ impl Source for Pack {
         &self.index.manifest().config
     }
 
+    fn stops(&self) -> Option<Vec<u32>> {
+        self.index.manifest().stops()
+    }
+
     fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
         self.file(TOKENIZER)
     }

@@ -22,6 +22,11 @@ pub trait Source {
     /// Upstream's `config.json` with our extensions.
     fn config(&self) -> &serde_json::Value;
 
+    /// Ids that end an answer, where the source says so besides its configuration.
+    fn stops(&self) -> Option<Vec<u32>> {
+        None
+    }
+
     /// The bytes of `tokenizer.json`; `None` where the model has no text.
     fn tokenizer(&self) -> Result<Option<Vec<u8>>>;
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::photo::plan_tokens;
 use super::text::Text;
 use crate::error::{Code, Error, Result};
-use crate::groma::config::Config;
+use crate::groma::config::{Config, OneOrMany};
 use crate::groma::preprocess::{self, Rgb};
 use crate::groma::prompt::Special;
 use crate::groma::proposer::Proposals;
@@ -60,7 +60,10 @@ impl Model {
     /// # Errors
     /// `pack-invalid` names tensor or file, expected and got; `out-of-memory`, `device-lost`, `aborted`.
     pub async fn load(source: &dyn Source, device: &Device, run: &Run<'_>) -> Result<Rc<Self>> {
-        let config = Config::from_json(source.config())?;
+        let mut config = Config::from_json(source.config())?;
+        if let Some(stops) = source.stops() {
+            config.llm.eos_token_id = OneOrMany::Many(stops);
+        }
         let components = Components::of(source);
         if components.proposer {
             config.check_classes()?;

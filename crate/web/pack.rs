@@ -53,6 +53,10 @@ impl Source for JsPack {
         &self.index.manifest().config
     }
 
+    fn stops(&self) -> Option<Vec<u32>> {
+        self.index.manifest().stops()
+    }
+
     fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
         self.index.manifest().file("tokenizer.json").map(|f| read_range(&self.reader, &f.name, 0..f.size)).transpose()
     }

@@ -3,7 +3,8 @@
 use std::fs;
 
 use groma::pack::{Checkpoint, Pack, Source};
-use groma::tensor::DType;
+use groma::tensor::plan::Run;
+use groma::tensor::{DType, Device};
 use serde_json::json;
 
 use super::pack_common::{Model, golden, names, numbers, options, run};
@@ -120,6 +121,21 @@ fn query_rows_are_neighbours_after_lora() {
             assert!((want - f64::from(got[row * 64 + col])).abs() < 1e-6, "{row} {col}");
         }
     }
+}
+
+#[test]
+fn the_description_says_what_ends_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    run(&golden("tiny"), &out, &options("keep")).unwrap();
+    let path = out.join("model.json");
+    let mut description: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(description["generation"]["eos_token_ids"], json!(Pack::open(&out).unwrap().stops().unwrap()));
+    description["generation"]["eos_token_ids"] = json!([5, 7]);
+    fs::write(&path, description.to_string()).unwrap();
+    let pack = Pack::open(&out).unwrap();
+    let model = pollster::block_on(groma::session::Model::load(&pack, &Device::cpu(), &Run::default())).unwrap();
+    assert_eq!(model.config().llm.eos_token_id.to_vec(), [5, 7]);
 }
 
 #[test]
