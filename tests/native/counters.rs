@@ -40,7 +40,6 @@ fn model() -> (tempfile::TempDir, Gpu, Rc<Model>) {
 }
 
 #[test]
-#[ignore = "minutes of a software adapter: run by hand, --run-ignored only"]
 fn gpu_groma_s_looks_and_reads_within_its_counts() {
     let (_dir, gpu, model) = model();
     // pixels to boxes is one submit and one look, to region tokens another submit
