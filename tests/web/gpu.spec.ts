@@ -122,10 +122,10 @@ test.describe("adapters differ, answers don't", () => {
     await watchGpu(page);
     await openApi(page, site);
     const gpu = { defaultLimits: true, binding: 256 * KIB };
-    expect(await described(page, "tiny-f32", gpu, 12)).toEqual(native("tiny-f32", 12));
+    expect(await described(page, "tiny3-f32", gpu, 12)).toEqual(native("tiny3-f32", 12));
     const { bound, made } = await seen(page);
     expect(bound).toBeLessThanOrEqual(256 * KIB);
-    // 256 rows of 1 KiB.
-    expect(made["perceiver.ddetr_transformer.bbox_embed.1.layers.1.weight"]).toBe(2);
+    // 56 rows of 5.6 KiB.
+    expect(made["region_encoder.roi_align.flatten_linear.weight"]).toBe(2);
   });
 });

@@ -84,16 +84,21 @@ for (const device of ["cpu", "gpu"] as const) {
     await expect(page.getByRole("textbox", { name: "Ask" })).toBeEnabled();
     for (const count of await talk(page, 0)) expect(count).toBeGreaterThan(0);
     const first = await held();
-    for (let at = 1; at < 10; at++) await talk(page, at);
-    // Back at the first photo, so that there are as many regions to hold as before.
-    await talk(page, 0);
-    const last = await held();
+    // Back at the first photo in the end, so that there are as many regions to hold as before.
+    const round = async () => {
+      for (let at = 1; at <= 10; at++) await talk(page, at % 10);
+      return held();
+    };
+    const last = await round();
     const kib = (bytes: number) => `${Math.round(bytes / 1024)} KiB`;
     console.log(
       `    gpu ${kib(last.gpu)}, wasm ${kib(last.wasm)}; more than after the first photo: page ${kib(last.page.bytes - first.page.bytes)} and ${last.page.objects - first.page.objects} objects, worker ${kib(last.worker.bytes - first.worker.bytes)} and ${last.worker.objects - first.worker.objects}`,
     );
     expect(last.gpu).toBe(first.gpu);
-    expect(last.wasm).toBe(first.wasm);
+    // The module's memory never shrinks, and one photo's buffers may not fit the gaps that another's left: once it may
+    // grow by a step of the allocator's, and never again.
+    expect(last.wasm).toBeLessThan(first.wasm + MIB);
+    if (device === "cpu") expect((await round()).wasm).toBe(last.wasm);
     // Fewer than one a question. On the page fewer than three: literals of functions that became warm count too, and the
     // lines that are kept for a screen reader were not all there after the first photo.
     expect(last.worker.objects).toBeLessThan(first.worker.objects + 50);
