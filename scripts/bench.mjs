@@ -1,6 +1,6 @@
 // `npm run bench`: what the model costs in a browser on this machine: the object that `groma bench --json` prints.
 // It wants what `npm run build` makes. --gpu measures WebGPU, --software forces its software adapter, --model another pack of
-// dist/models; RUNS and TOKENS say how much.
+// dist/models, --side only the image encoder, for a picture of so many pixels; RUNS and TOKENS say how much.
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,9 @@ import { root, say, sha256 } from "./lib.mjs";
 import { serve } from "./serve.mjs";
 
 const argument = (name) => process.argv.includes(`--${name}`);
-const model = process.argv[process.argv.indexOf("--model") + 1 || process.argv.length] ?? "groma-s";
+const valueOf = (name) => process.argv[process.argv.indexOf(`--${name}`) + 1 || process.argv.length];
+const model = valueOf("model") ?? "groma-s";
+const side = valueOf("side") && Number(valueOf("side"));
 const device = argument("gpu") || argument("software") ? "gpu" : "cpu";
 const runs = Number(process.env.RUNS ?? 3);
 const tokens = Number(process.env.TOKENS ?? 64);
@@ -30,7 +32,7 @@ async function hook(_, response, path) {
 }
 
 /** Runs in the page: loads the pack into memory, then the model onto the device, and measures. */
-async function measure({ description, folder, pack, device, runs, tokens }) {
+async function measure({ description, folder, pack, device, runs, tokens, side }) {
   const { default: init, Model, Stop } = await import("/bench/groma.js");
   await init();
   const files = new Map();
@@ -48,7 +50,7 @@ async function measure({ description, folder, pack, device, runs, tokens }) {
   try {
     const model = await Model.load(description, reader, device, { numerics: "fast" }, stop);
     const round = (done, all) => console.log(`round ${done + 1} of ${all} …`);
-    return await model.bench(pack, runs, tokens, stop, round);
+    return await model.bench(pack, runs, tokens, side, stop, round);
   } catch (error) {
     throw new Error(error.message ?? String(error), { cause: error });
   }
@@ -71,7 +73,7 @@ try {
   const page = await browser.newPage();
   page.on("console", (message) => say(message.text()));
   await page.goto(`${url}bench/`);
-  const wanted = { description, folder: `${url}models/${model}/`, pack, device, runs, tokens };
+  const wanted = { description, folder: `${url}models/${model}/`, pack, device, runs, tokens, side };
   const report = JSON.parse(await page.evaluate(measure, wanted));
   process.stdout.write(`${JSON.stringify(report, undefined, 1)}\n`);
 } finally {

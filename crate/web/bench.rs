@@ -12,12 +12,14 @@ use crate::tensor::probe::Rates;
 #[wasm_bindgen]
 impl Model {
     /// Measures every stage `runs` times, and `tokens` tokens. Gives the text of the object that `groma bench --json` prints;
-    /// `pack` is its "pack" as JSON. Progress counts rounds.
+    /// `pack` is its "pack" as JSON. With a `side` only the image encoder, for a picture of so many pixels. Progress counts
+    /// rounds.
     pub async fn bench(
         &self,
         pack: String,
         runs: usize,
         tokens: usize,
+        side: Option<usize>,
         stop: &Stop,
         progress: Option<Function>,
     ) -> Result<String, Thrown> {
@@ -26,7 +28,7 @@ impl Model {
         let work = async {
             let pack = serde_json::from_str(&pack).map_err(|e| Error::new(Code::Usage, e.to_string()))?;
             let rates = Rates::measure(self.0.device(), &run).await?;
-            let options = Options { runs, tokens, side: None, rates, process_peak: heap };
+            let options = Options { runs, tokens, side, rates, process_peak: heap };
             let tell = |done, all| report.iter().for_each(|f| f(done, all));
             let measured = bench::measure(&self.0, &options, &run, &tell).await?;
             bench::report(&self.0, pack, rates, &measured)

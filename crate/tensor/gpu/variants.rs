@@ -39,6 +39,17 @@ pub fn gemm_tile(traits: Traits) -> (gemm::Tile, usize, usize) {
     if traits.software { (gemm::Tile::Straight, 8, 64) } else { (gemm::Tile::Tiled, 64, 64) }
 }
 
+/// The most bytes of a weight that is decoded aside.
+const ASIDE: usize = 16 << 20;
+
+/// Whether a product of so many rows first writes a slice of `len` numbers out as f32. A straight kernel decodes every
+/// number once for eight rows; SwiftShader computes no quicker than it decodes.
+#[must_use]
+pub fn decodes_aside(traits: Traits, format: WeightFormat, rows: usize, len: usize) -> bool {
+    let whole = !matches!(format, WeightFormat::F32 | WeightFormat::F32Single | WeightFormat::F16Single);
+    traits.software && whole && rows >= 32 && len * 4 <= ASIDE.min(usize::try_from(traits.binding).unwrap_or(ASIDE))
+}
+
 /// Threads that share a pair of rows of a matrix times one row (a power of two, at most 64): neighbours should read
 /// neighbouring words, and each should have at least two steps to do.
 #[must_use]
@@ -97,6 +108,17 @@ mod tests {
         assert_eq!(fold(65_535), [65_535, 1]);
         let [x, y] = fold(1_000_000);
         assert!(x <= 65_535 && u64::from(x) * u64::from(y) >= 1_000_000, "{x} by {y}");
+    }
+
+    #[test]
+    fn what_is_decoded_aside_pays_and_fits() {
+        let aside = |rows, len| decodes_aside(Traits::DEFAULT, WeightFormat::Q8_0, rows, len);
+        assert!(aside(257, 1536 * 384) && aside(32, 4 << 20));
+        assert!(!aside(31, 1536 * 384), "few rows");
+        assert!(!aside(257, (4 << 20) + 4), "more than 16 MiB");
+        assert!(!decodes_aside(Traits { binding: 1 << 20, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 1536 * 384));
+        assert!(!decodes_aside(Traits { software: false, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 4096));
+        assert!(!decodes_aside(Traits::DEFAULT, WeightFormat::F32, 257, 4096), "nothing to decode");
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Op for Attention {
             width: head_width(self.width)?,
             tile,
             mask: kernels::attention::Mask::Whole,
+            cells: cells(&[self.width, self.q.first, self.k.first, self.v.first], &self.strides),
             q: lower.read(self.q.value)?,
             k: lower.read(self.k.value)?,
             v: lower.read(self.v.value)?,
@@ -274,7 +275,9 @@ impl Op for CachedAttention {
             scale,
         };
         let mask = kernels::attention::Mask::Causal;
-        let kernel = kernels::attention::Attention { width, tile, mask, q, k: k?, v: v?, y, state: state?, params };
+        let cells = cells(&[self.width], &[]);
+        let kernel =
+            kernels::attention::Attention { width, tile, mask, cells, q, k: k?, v: v?, y, state: state?, params };
         lower.dispatch(kernel, self.rows.div_ceil(height) * self.heads);
         Ok(())
     }
@@ -290,6 +293,12 @@ impl Op for CachedAttention {
             bytes: (position * (past + self.rows) * (self.heads / self.kv_heads)) as u64,
         }
     }
+}
+
+/// Whether everything that a head's place depends on comes in fours.
+fn cells(sizes: &[usize], strides: &[usize]) -> kernels::attention::Cells {
+    let fours = sizes.iter().chain(strides).all(|n| n.is_multiple_of(4));
+    if fours { kernels::attention::Cells::Fours } else { kernels::attention::Cells::Singles }
 }
 
 fn head_width(width: usize) -> Result<kernels::attention::Width> {

@@ -4,7 +4,8 @@ use super::{Act, want_size};
 use crate::error::Result;
 use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
-use crate::tensor::gpu::kernels::{Read, Write, gemm, matvec};
+use crate::tensor::gpu::kernels::{Read, WeightFormat, Write, decode_weight, gemm, matvec};
+use crate::tensor::gpu::layout::Slice;
 use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 
@@ -245,10 +246,11 @@ pub(crate) fn gemm_rows(
     let (tile, height, width) = variants::gemm_tile(lower.traits());
     for w in lower.weight(weight)? {
         let tiles = w.slice.rows.div_ceil(width);
+        let (format, read) = decoded(lower, rows, weight, w.read, &w.slice)?;
         let kernel = gemm::Gemm {
-            format: Lower::format(weight),
+            format,
             tile,
-            w: w.read,
+            w: read,
             x: x.clone(),
             bias: epilogue.bias.clone(),
             scale: epilogue.scale.clone(),
@@ -271,4 +273,22 @@ pub(crate) fn gemm_rows(
         lower.dispatch(kernel, rows.div_ceil(height) * tiles);
     }
     Ok(())
+}
+
+/// A slice as its product of so many rows reads it: decoded aside first where that is worth its dispatch.
+fn decoded(
+    lower: &mut Lower<'_>,
+    rows: usize,
+    weight: &Tensor,
+    w: Read,
+    slice: &Slice,
+) -> Result<(WeightFormat, Read)> {
+    let (format, len) = (Lower::format(weight), slice.rows * weight.cols());
+    if !variants::decodes_aside(lower.traits(), format, rows, len) {
+        return Ok((format, w));
+    }
+    let scrap = lower.scratch(len)?;
+    let params = decode_weight::Params { count: size(len / 4)?, scales: size(slice.scales)? };
+    lower.each(decode_weight::DecodeWeight { format, w, y: scrap.write(), params }, len / 4)?;
+    Ok((WeightFormat::F32, scrap.read()))
 }

@@ -221,7 +221,14 @@ fn convolutions() {
 #[test]
 fn attention() {
     let mut cases = Vec::new();
-    for width in [16, 20, 32, 64, 128] {
+    cases.push(case("attention that is sure of itself", |b| {
+        let all = b.scaled(&[40, 96], 100.0);
+        let columns = |first| ops::Columns { value: all, first };
+        let y = ops::attention(&mut b.plan, columns(0), columns(32), columns(64), 2, 16)?;
+        b.keep(y);
+        Ok(())
+    }));
+    for width in [16, 20, 32, 64, 128, 10, 50] {
         for (q_rows, k_rows) in [(1, 5), (17, 33), (35, 77)] {
             cases.push(case(format!("attention {width} {q_rows}x{k_rows}"), move |b| {
                 let inner = 3 * width;
@@ -234,14 +241,7 @@ fn attention() {
             }));
         }
     }
-    cases.push(case("attention that is sure of itself", |b| {
-        let all = b.scaled(&[40, 96], 100.0);
-        let columns = |first| ops::Columns { value: all, first };
-        let y = ops::attention(&mut b.plan, columns(0), columns(32), columns(64), 2, 16)?;
-        b.keep(y);
-        Ok(())
-    }));
-    for (heads, kv_heads, width) in [(9, 3, 64), (3, 3, 20), (4, 1, 128)] {
+    for (heads, kv_heads, width) in [(9, 3, 64), (3, 3, 20), (2, 1, 10), (4, 1, 128)] {
         for rows in [1, 5, 20] {
             for position in [0, 3, 70, 200] {
                 cases.push(case(format!("cached {heads}/{kv_heads}x{width}, {rows} rows at {position}"), move |b| {
