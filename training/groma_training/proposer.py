@@ -95,11 +95,35 @@ class Stage1(nn.Module):
         flat = self.region_encoder.flat(maps, regions)
         return F.linear(flat.float(), self.region_encoder.roi_align.updims.weight)
 
-    def forward(self, pixels: Tensor, regions: list[Tensor]):
-        """-> proposals, what the regions show [sum R,H], patch logits [B,N,C+1]."""
+    def forward(self, pixels: Tensor, regions: list[Tensor], kept: Tensor | None = None):
+        """``kept`` [K,D,side,side]: what was seen of further views -> proposals of B+K views, what the B views' regions
+        show [sum R,H], their patch logits [B,N,C+1], what was seen of them [B,D,side,side]."""
         states = self.states(pixels)
         patches = self.patch_head(self.patch_norm(states[-1][:, 1:]))
-        return self.perceiver.propose(states), self.shows(states, regions), patches.float()
+        seen = self.perceiver.seen(states)
+        both = seen if kept is None else torch.cat([seen, kept.to(seen)])
+        return self.perceiver.propose_from(both), self.shows(states, regions), patches.float(), seen.detach()
+
+
+class Replay:
+    """What the frozen encoder has seen, in f16, so that a step learns from many more views than it encodes: on a plain
+    core that is six times as many in the same time."""
+
+    def __init__(self, most: int, rng: random.Random) -> None:
+        self.most, self.rng = most, rng
+        self.views: list[tuple[Tensor, Truth]] = []
+
+    def add(self, seen: Tensor, truths: list[Truth]) -> None:
+        """seen [B,D,side,side]; when all places are taken, new views replace any."""
+        for one in zip(seen.half().cpu(), truths, strict=True):
+            if len(self.views) < self.most:
+                self.views.append(one)
+            else:
+                self.views[self.rng.randrange(self.most)] = one
+
+    def draw(self, count: int) -> list[tuple[Tensor, Truth]]:
+        """Up to ``count`` different views; fewer while there are not sixteen times as many, lest few are learnt by heart."""
+        return self.rng.sample(self.views, min(count, len(self.views) // 16))
 
 
 @dataclass
@@ -206,8 +230,10 @@ def resized(c: GromaConfig, image_size: int) -> GromaConfig:
 
 
 def startable(model: Stage1) -> set[str]:
-    """What a start may set: all that is trained, and the projection into the decoder's space."""
-    return {n for n, p in model.named_parameters() if p.requires_grad or ".updims." in n}
+    """What a start may set: all that is trained, the encoder (an earlier run may have tuned it), and the projection into the
+    decoder's space."""
+    named = model.named_parameters()
+    return {n for n, p in named if p.requires_grad or ".vis_encoder." in n or ".updims." in n}
 
 
 def parameter_groups(model: Stage1, s: Settings) -> list[dict]:
@@ -236,6 +262,10 @@ def main() -> None:
     s = load_settings(options.config, "proposer", options.set)
     start_torch(s.threads, s.seed)
     c = GromaConfig.load(s.model)
+    if s.replay and s.encoder_from < c.vision.num_hidden_layers:
+        parser.error("replay: what was seen is kept of a frozen encoder only (encoder_from)")
+    if s.replay >= s.batch:
+        parser.error("replay: a batch has new views too")
     c = resized(c, s.image_size or c.image_size)
     photos = [p for path in s.photos for p in read_jsonl(path)]
     table = bases.decoder_of(s.decoder_base)["llm.model.embed_tokens.weight"]
@@ -259,17 +289,23 @@ def main() -> None:
     device = run.accelerator.device
     weight, weights = rarity(photos, nouns).to(device), Weights(s.score_weight, s.l1_weight, s.giou_weight)
     stream = Views(photos, c.image_size, augment, f"{s.seed}-{run.step}-{run.accelerator.process_index}")
-    loader = DataLoader(stream, s.batch, num_workers=s.workers, pin_memory=device.type == "cuda",
+    loader = DataLoader(stream, s.batch - s.replay, num_workers=s.workers, pin_memory=device.type == "cuda",
                         prefetch_factor=4 if s.workers else None,
                         collate_fn=lambda views: collate(views, nouns.index, c.side))
     run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     batches = iter(loader)
+    replay = Replay(s.replay_views, random.Random(f"{s.seed}-{run.step}-{run.accelerator.process_index}"))
     while not run.done:
         batch = next(batches)
-        truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in batch.truths]
+        drawn = replay.draw(s.replay)
+        kept = torch.stack([seen for seen, _ in drawn]).to(device) if drawn else None
+        every = [*batch.truths, *(truth for _, truth in drawn)]
+        truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in every]
         with run.accelerator.accumulate(run.model):
             with run.accelerator.autocast():
-                out, shown, patches = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions])
+                out, shown, patches, seen = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions], kept)
+            if s.replay:
+                replay.add(seen, batch.truths)
             loss, report = proposal_loss(out, truths, weights)
             report["detection"] = float(loss.detach())
             region, report["right"] = region_loss(shown, batch.labels.to(device), nouns, weight)

@@ -16,7 +16,7 @@ from groma_training.language import Sample, Speaker, choose_regions, scene_of
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.proposer import NOTHING, UNKNOWN, Stage1
+from groma_training.proposer import NOTHING, UNKNOWN, Replay, Stage1
 from groma_training.run import Run, Schedule, averaged, plan
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
@@ -190,6 +190,23 @@ def test_the_proposer_reads_frozen_states_too(toy_config, toy_tokenizer, trained
     got = stage.states(pixels)
     count = min(len(want), 4)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got[-count:], want[-count:], strict=True))
+
+
+def test_views_are_remembered_with_their_truths(toy_config):
+    perceiver = Groma(toy_config).perceiver.eval()
+    replay = Replay(40, random.Random(0))
+    assert replay.draw(3) == [], "nothing to draw from"
+    seen = perceiver.seen([torch.randn(50, 65, 32) for _ in range(4)]).detach()
+    truths = [Truth(torch.full((1, 4), i / 50), torch.zeros(0, 4)) for i in range(50)]
+    for i in range(0, 50, 10):
+        replay.add(seen[i : i + 10], truths[i : i + 10])
+    drawn = replay.draw(5)
+    assert len(replay.views) == 40 and len(drawn) == 2, "a sixteenth of what is kept"
+    for kept, truth in drawn:
+        i = round(float(truth.boxes[0, 0]) * 50)
+        assert torch.allclose(kept.float(), seen[i], atol=2e-3)
+        again, first = (perceiver.propose_from(x).boxes for x in (kept[None].float(), seen[i : i + 1]))
+        assert torch.allclose(again, first, atol=0.02)
 
 
 def test_answers_are_told_apart_in_conversations(toy_tokenizer):

@@ -30,10 +30,17 @@ class Perceiver(Proposer):
         self.vis_encoder = Encoder(c.vision)
         self.side = c.side
 
+    def seen(self, states: list[Tensor]) -> Tensor:
+        """What the proposer reads of states [B,1+N,D], at least the last four: [B,D,side,side]."""
+        return patch_map(torch.stack([s.float() for s in states[-PROPOSER_STATES:]]).mean(0), self.side)
+
     def propose(self, states: list[Tensor], trace: bool = False) -> Proposals:
         """states [B,1+N,D], at least the last four."""
-        mean = torch.stack([s.float() for s in states[-PROPOSER_STATES:]]).mean(0)
-        return super().forward(patch_map(mean, self.side), trace)
+        return self.propose_from(self.seen(states), trace)
+
+    def propose_from(self, seen: Tensor, trace: bool = False) -> Proposals:
+        """[B,D,side,side] -> proposals."""
+        return super().forward(seen, trace)
 
     def forward(self, pixels: Tensor) -> Proposals:
         """[B,3,S,S] -> proposals."""
