@@ -167,6 +167,39 @@ describe("a model", () => {
     await expect(library.list()).resolves.toEqual([{ name: "tiny", url: `${HOME}model.json`, bytes: 120 }]);
   });
 
+  test("of a new version that was given up is listed, with both, and forgotten with both", async () => {
+    await fetchAll();
+    const old = new TextDecoder().decode(net.files.get(`${HOME}model.json`));
+    for (const seed of [77, 78]) {
+      const fresh = bytesOf(100, seed);
+      net.files.set(`${HOME}decoder.gguf.000`, fresh.slice(0, 60));
+      net.files.delete(`${HOME}decoder.gguf.001`);
+      const text = old
+        .replace(sha256(decoder.slice(0, 60)), sha256(fresh.slice(0, 60)))
+        .replace(sha256(decoder.slice(60)), sha256(fresh.slice(60)))
+        .replace(sha256(decoder), sha256(fresh));
+      net.files.set(`${HOME}model.json`, new TextEncoder().encode(text));
+      await expect(fetchAll()).rejects.toMatchObject({ reason: "part-missing" });
+      // What is whole, and 60 of what was to come; of the version before that nothing is left.
+      await expect(library.list()).resolves.toEqual([{ name: "tiny", url: `${HOME}model.json`, bytes: 180 }]);
+    }
+    net.files.delete(`${HOME}model.json`);
+    await expect(library.availability(HOME, never)).resolves.toBe("available");
+    await library.forget(`${HOME}model.json`);
+    await expect(library.list()).resolves.toEqual([]);
+    expect(await store.has(sha256(bytesOf(100, 78).slice(0, 60)), 60)).toBe(false);
+    expect(await store.has(sha256(decoder.slice(60)), 40)).toBe(false);
+  });
+
+  test("that is wholly here needs no host: neither one that hangs nor a gate that answers for it", async () => {
+    await fetchAll();
+    net.files.set(`${HOME}model.json`, new TextEncoder().encode("<!doctype html>Log in"));
+    await expect(library.availability(HOME, never)).resolves.toBe("available");
+    await expect(fetchAll()).resolves.toBeDefined();
+    await library.forget(`${HOME}model.json`);
+    await expect(fetchAll()).rejects.toMatchObject({ reason: "pack-invalid" });
+  });
+
   test("whose record was cut is a model that is not listed", async () => {
     await fetchAll();
     const [key = ""] = await store.records();

@@ -24,6 +24,19 @@ import { Zoom } from "./zoom.js";
 /** The longest answer in tokens, unless told. */
 const MAX_TOKENS = 256;
 
+/** What counts where an attribute is taken away, or a program sets nothing. */
+const DEFAULTS = {
+  model: "",
+  src: "",
+  alt: "",
+  question: "",
+  task: "ask",
+  device: "auto",
+  load: "interaction",
+  tasks: TASKS.join(" "),
+  numerics: "fast",
+} as const satisfies Partial<GromaChat>;
+
 /**
  * A photo that can be asked about, in the reader's own browser.
  *
@@ -143,8 +156,8 @@ export class GromaChat extends LitElement {
     return this.#drawing.boxes;
   }
 
-  set boxes(boxes: readonly Box[]) {
-    this.#drawing.boxes = boxes;
+  set boxes(boxes: readonly Box[] | null | undefined) {
+    this.#drawing.boxes = boxes ?? [];
   }
 
   /** The photo that is open, and what was found on it. */
@@ -185,6 +198,14 @@ export class GromaChat extends LitElement {
   /** Stops the answer that is going on; what was said stays. */
   stop(): void {
     this.#life.session?.stop();
+  }
+
+  protected override willUpdate(changed: PropertyValues<this>): void {
+    for (const name of Object.keys(DEFAULTS) as (keyof typeof DEFAULTS)[]) {
+      // Whatever its type says: attributes that are taken away give null, frameworks set undefined.
+      if ((this[name] as string | null | undefined) == null) Object.assign(this, { [name]: DEFAULTS[name] });
+      if (changed.get(name) === this[name]) changed.delete(name);
+    }
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -250,7 +271,7 @@ export class GromaChat extends LitElement {
     const turn = session.turns.find((t) => t.id === this.shownTurn) ?? session.turns.at(-1);
     return renderStage({
       chosen,
-      alt: this.alt,
+      alt: this.#life.fromSource ? this.alt : "",
       turn,
       tied: turn?.segments.some((s) => s.regions.length > 0) ?? false,
       showAll: this.showAll,

@@ -75,7 +75,10 @@ export class Intake implements ReactiveController {
   }
 }
 
-/** The photo of a clipboard, where it holds one. */
+/** The photo of a clipboard, where it holds one. Text that is pasted into a field stays text: a table's cells bring their picture along. */
 export function pastedPhoto(event: ClipboardEvent): File | undefined {
+  const into = event.composedPath()[0];
+  const field = into instanceof HTMLInputElement || into instanceof HTMLTextAreaElement;
+  if (field && event.clipboardData?.types.includes("text/plain")) return undefined;
   return [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
 }

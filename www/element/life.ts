@@ -20,6 +20,8 @@ export class Life implements ReactiveController {
   session: Session | undefined;
   /** Why the photo of `src` is not there. */
   error: GromaError | undefined;
+  /** Whether the photo is the one of `src`, not one that the reader or a program chose. */
+  fromSource = false;
   readonly #host: LitElement;
   readonly #wishes: () => Wishes;
   readonly #listener: Listener;
@@ -27,8 +29,16 @@ export class Life implements ReactiveController {
   #visible: IntersectionObserver | undefined;
   /** Whether what is on this device may start: the reader did something, or the page said so. */
   #mayStart = false;
+  /** The fetch of `src` that is under way; whoever shows something else ends it. */
+  #fetching: AbortController | undefined;
   /** What was open when the element was taken out of the page. */
-  #kept: { readonly photo: { readonly blob: Blob; readonly name: string }; readonly src: string } | undefined;
+  #kept:
+    | {
+        readonly photo: { readonly blob: Blob; readonly name: string };
+        readonly src: string;
+        readonly fromSource: boolean;
+      }
+    | undefined;
 
   /** `onShow` is called before another photo is shown. */
   constructor(host: LitElement, wishes: () => Wishes, listener: Listener, onShow: () => void) {
@@ -49,8 +59,9 @@ export class Life implements ReactiveController {
     queueMicrotask(() => {
       if (this.#host.isConnected) return;
       this.#visible?.disconnect();
+      this.#fetching?.abort();
       const photo = this.session?.chosen;
-      this.#kept = photo && { photo, src: this.#wishes().src };
+      this.#kept = photo && { photo, src: this.#wishes().src, fromSource: this.fromSource };
       void this.session?.destroy();
       this.session = undefined;
     });
@@ -71,7 +82,7 @@ export class Life implements ReactiveController {
   /** Shows a photo that the reader or the page's program chose. */
   async open(photo: Blob, name: string): Promise<void> {
     this.allow();
-    await this.#show(photo, name);
+    await this.#show(photo, name, false);
     await this.session?.startCached();
   }
 
@@ -99,6 +110,7 @@ export class Life implements ReactiveController {
   /** Shows the photo of `src`, or none. */
   async openSource(): Promise<void> {
     const { src, alt } = this.#wishes();
+    this.#fetching?.abort();
     this.error = undefined;
     // The old photo and its conversation are over, whatever becomes of the new one.
     if (this.session?.chosen) {
@@ -106,12 +118,14 @@ export class Life implements ReactiveController {
       this.session.close();
     }
     if (!src) return;
-    const current = () => this.#wishes().src === src && this.#host.isConnected;
+    const fetching = new AbortController();
+    this.#fetching = fetching;
+    const current = () => !fetching.signal.aborted && this.#wishes().src === src && this.#host.isConnected;
     try {
-      const response = await fetch(src);
+      const response = await fetch(src, { signal: fetching.signal });
       if (!response.ok) throw new Error(`its host answered ${response.status}`);
       const blob = await response.blob();
-      if (current()) await this.#show(blob, alt || nameOf(src));
+      if (current()) await this.#show(blob, alt || nameOf(src), true);
     } catch (cause) {
       if (!current()) return;
       const why = cause instanceof Error ? cause.message : String(cause);
@@ -121,8 +135,10 @@ export class Life implements ReactiveController {
     }
   }
 
-  async #show(photo: Blob, name: string): Promise<void> {
+  async #show(photo: Blob, name: string, fromSource: boolean): Promise<void> {
+    this.#fetching?.abort();
     this.error = undefined;
+    this.fromSource = fromSource;
     this.#onShow();
     await this.ready().choose(photo, name);
   }
@@ -135,7 +151,7 @@ export class Life implements ReactiveController {
     void this.offer(false);
     const { src } = this.#wishes();
     // What was open, also where the reader had chosen it; unless the page named another meanwhile.
-    if (kept?.src === src) void this.#show(kept.photo.blob, kept.photo.name);
+    if (kept?.src === src) void this.#show(kept.photo.blob, kept.photo.name, kept.fromSource);
     else if (src) void this.openSource();
   }
 

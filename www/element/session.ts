@@ -299,7 +299,7 @@ export class Session {
 
   async #look(): Promise<void> {
     const chosen = this.chosen;
-    if (!chosen || chosen.photo || this.model.state !== "ready") return;
+    if (!chosen || chosen.photo || chosen.looking || this.model.state !== "ready") return;
     const opening = new AbortController();
     this.#opening = opening;
     const update = (change: Partial<Chosen>) => {
@@ -325,7 +325,7 @@ export class Session {
     } catch (error) {
       const stopped = opening.signal.aborted;
       const wrapped = GromaError.wrap(error);
-      if (this.#shows(chosen)) {
+      if (this.#opening === opening && this.#shows(chosen)) {
         this.chosen = { ...bare(chosen), ...(stopped ? { halted: true } : { error: wrapped }) };
         this.#listener.changed();
       }

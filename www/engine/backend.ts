@@ -50,7 +50,7 @@ export class Backend {
     report: Report,
     signal: AbortSignal | undefined,
   ): Promise<{ backend: Backend; info: Info }> {
-    const key = JSON.stringify([wish.model, wish.device, wish.debug]);
+    const key = keyOf(wish);
     const backend = backends.get(key) ?? new Backend(key, wish);
     backends.set(key, backend);
     backend.#holders++;
@@ -147,6 +147,12 @@ export class Backend {
     this.#last = progress;
     for (const report of this.#reports) report(progress);
   }
+}
+
+/** The same for wishes that mean the same: a folder's address with and without its end, what is told and what is taken anyway. */
+function keyOf({ model, device, debug: { numerics = "fast", ...debug } }: Wish): string {
+  const folder = model.replace(/model\.json$/, "").replace(/\/$/, "");
+  return JSON.stringify([folder, device, numerics, debug]);
 }
 
 function closed(): GromaError {

@@ -102,6 +102,11 @@ export class Groma {
     const { backend, info } = await Backend.acquire(wish, report, signal);
     report({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
     const groma = new Groma(backend, info);
+    // Given up while the last event was told.
+    if (signal?.aborted) {
+      await groma.destroy();
+      throw abortReason(signal);
+    }
     const end = () => void groma.destroy();
     signal?.addEventListener("abort", end, { once: true });
     groma.#leave = () => signal?.removeEventListener("abort", end);
@@ -119,9 +124,10 @@ export class Groma {
       if ("bitmap" in source) source.bitmap.close();
       throw error;
     });
-    if (this.#destroyed) {
+    if (this.#destroyed || options.signal?.aborted) {
       await result.close();
       this.#check();
+      options.signal?.throwIfAborted();
     }
     this.#photos.add(result);
     return result;

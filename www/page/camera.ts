@@ -10,6 +10,8 @@ export class Camera {
   readonly #shutter: HTMLButtonElement;
   readonly #take: (photo: Blob) => void;
   #stream: MediaStream | undefined;
+  /** Counts the openings: a stream that comes late is nobody's. */
+  #opened = 0;
 
   constructor(dialog: HTMLDialogElement, take: (photo: Blob) => void) {
     this.#dialog = dialog;
@@ -28,6 +30,7 @@ export class Camera {
     this.#video.hidden = false;
     this.#shutter.disabled = true;
     this.#dialog.showModal();
+    const opened = ++this.#opened;
     try {
       // Without a secure context there is no such object, whatever the types say.
       const devices = navigator.mediaDevices as MediaDevices | undefined;
@@ -35,11 +38,15 @@ export class Camera {
       const stream = await devices.getUserMedia({
         video: { facingMode: "environment", width: { ideal: 1920 }, height: { ideal: 1080 } },
       });
+      // Closed while the browser was asking, perhaps opened again.
+      if (!this.#dialog.open || opened !== this.#opened) {
+        stop(stream);
+        return;
+      }
       this.#stream = stream;
-      // Closed while the browser was asking.
-      if (!this.#dialog.open) this.#off();
-      else this.#video.srcObject = stream;
+      this.#video.srcObject = stream;
     } catch (error) {
+      if (opened !== this.#opened) return;
       this.#problem.textContent = why(error);
       this.#problem.hidden = false;
       this.#video.hidden = true;
@@ -57,10 +64,14 @@ export class Camera {
   }
 
   #off(): void {
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    if (this.#stream) stop(this.#stream);
     this.#stream = undefined;
     this.#video.srcObject = null;
   }
+}
+
+function stop(stream: MediaStream): void {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /** Why there is no picture, and what to do. */

@@ -6,13 +6,21 @@ import type { Picture } from "./engine.js";
 
 // As in the engine's own decoder.
 const MAX_PIXELS = 100e6;
+// Far beyond any photo of so many pixels; larger files are something else.
+const MAX_BYTES = 512 * 1024 * 1024;
 
 /** A photo in the form that the engine takes. */
 export async function toPicture(source: PhotoSource): Promise<Picture> {
   if ("pixels" in source) return fromPixels(source.pixels);
   if ("bitmap" in source) return fromBitmap(source.bitmap);
-  const bytes = new Uint8Array(await read(source.blob));
-  return engineDecodes(bytes) ? { bytes } : fromBitmap(await decode(source.blob));
+  const { blob } = source;
+  // Its beginning says whose it is: a film need not be read for that.
+  if (!engineDecodes(new Uint8Array(await read(blob.slice(0, 12))))) return fromBitmap(await decode(blob));
+  if (blob.size > MAX_BYTES) {
+    const size = `${Math.round(blob.size / 1e6)} MB, at most ${Math.round(MAX_BYTES / 1e6)} can be read`;
+    throw new GromaError("image-too-large", `This picture's file has ${size}. Try a smaller one.`);
+  }
+  return { bytes: new Uint8Array(await read(blob)) };
 }
 
 /** Whether the engine has a decoder for a file, by its first bytes. */

@@ -22,6 +22,8 @@ export interface Locks {
 const AT_ONCE = 3;
 // How often whoever waits for another tab's download looks how far it is.
 const LOOK_MS = 250;
+// How long the host of a model that is here may take to say whether there is a newer one.
+const PATIENCE_MS = 5000;
 // Held while records change.
 const RECORDS = "groma-records";
 const MIB = 1024 * 1024;
@@ -114,15 +116,20 @@ export class Library {
 
   /** What is here, also of models of which parts have yet to come. */
   async list(): Promise<CachedEntry[]> {
-    const entries: CachedEntry[] = [];
+    const entries = new Map<string, CachedEntry>();
+    const counted = new Set<string>();
     for (const { url, manifest } of await this.#kept()) {
-      let bytes = manifest.total;
-      for (const part of await this.#missing(manifest)) {
-        bytes -= part.size - Math.min(part.size, await this.#store.arrived(part.sha256));
+      let bytes = entries.get(url)?.bytes ?? 0;
+      for (const { sha256, size } of partsOf(manifest)) {
+        // Two versions of a model share parts.
+        if (counted.has(`${url} ${sha256}`)) continue;
+        counted.add(`${url} ${sha256}`);
+        const here = await this.#store.has(sha256, size);
+        bytes += here ? size : Math.min(size, await this.#store.arrived(sha256));
       }
-      entries.push({ name: manifest.name, url, bytes });
+      entries.set(url, { name: manifest.name, url, bytes });
     }
-    return entries;
+    return [...entries.values()];
   }
 
   /** Removes a model and the parts that no other model has. */
@@ -130,15 +137,23 @@ export class Library {
     const url = descriptionOf(model);
     await this.#locks.run(RECORDS, new AbortController().signal, async () => {
       const gone = (await this.#kept()).filter((kept) => kept.url === url);
-      await this.#store.setRecord(await this.#key(url), undefined);
+      const key = await this.#key(url);
+      for (const name of [key, nextOf(key)]) await this.#store.setRecord(name, undefined);
       for (const { manifest } of gone) await this.#sweep(manifest);
     });
   }
 
-  /** Notes that a model begins to arrive, so that what arrives can be listed and removed; an earlier version stays noted. */
+  /** Notes that a model begins to arrive, so that what arrives can be listed and removed; an earlier version stays noted beside it. */
   async #begin(url: string, manifest: Manifest): Promise<void> {
     const key = await this.#key(url);
-    if (!(await this.#store.record(key))) await this.#store.setRecord(key, recordOf(url, manifest));
+    const record = recordOf(url, manifest);
+    const first = await this.#store.record(key);
+    if (first === record) return;
+    const name = first ? nextOf(key) : key;
+    const other = await this.#store.record(name);
+    await this.#store.setRecord(name, record);
+    const forgotten = other && parseRecord(other);
+    if (forgotten) await this.#sweep(forgotten.manifest);
   }
 
   /** Notes that a model is wholly here; what only an earlier version of it had goes. */
@@ -146,7 +161,9 @@ export class Library {
     const before = (await this.#kept()).filter(
       (kept) => kept.url === url && kept.manifest.text !== manifest.text,
     );
-    await this.#store.setRecord(await this.#key(url), recordOf(url, manifest));
+    const key = await this.#key(url);
+    await this.#store.setRecord(key, recordOf(url, manifest));
+    await this.#store.setRecord(nextOf(key), undefined);
     for (const old of before) await this.#sweep(old.manifest);
   }
 
@@ -184,20 +201,24 @@ export class Library {
 
   /** From its host, so that a new version is seen; from the store where the host does not answer. */
   async #manifest(url: string, signal: AbortSignal): Promise<Manifest> {
+    const kept = await this.#store.record(await this.#key(url));
+    const record = kept && parseRecord(kept);
+    // Without its host only what is wholly here is of use.
+    const whole = record && (await this.#missing(record.manifest)).length === 0 ? record.manifest : undefined;
     let cause: string;
     try {
-      const response = await this.#net.fetch(url, { cache: "no-cache", signal });
+      // Who has the model need not wait for a host that hangs.
+      const patience = whole ? AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]) : signal;
+      const response = await this.#net.fetch(url, { cache: "no-cache", signal: patience });
       if (response.ok) return parseManifest(await shortText(response));
       cause = `its host answered ${response.status}`;
     } catch (error) {
       if (signal.aborted) throw aborted();
-      if (error instanceof GromaError) throw error;
+      // A gate of a public network answers for every host.
+      if (error instanceof GromaError && !whole) throw error;
       cause = error instanceof Error ? error.message : String(error);
     }
-    const kept = await this.#store.record(await this.#key(url));
-    const record = kept && parseRecord(kept);
-    // Without its host only what is wholly here is of use.
-    if (record && (await this.#missing(record.manifest)).length === 0) return record.manifest;
+    if (whole) return whole;
     throw new GromaError(
       "no-model",
       `There is no model at this address: ${cause}. Check the address and the connection.`,
@@ -232,6 +253,11 @@ export class Library {
   #key(url: string): Promise<string> {
     return this.#net.sha256(new TextEncoder().encode(url));
   }
+}
+
+/** Where a version is noted that arrives while another one is here. */
+function nextOf(key: string): string {
+  return `${key}-next`;
 }
 
 function recordOf(url: string, manifest: Manifest): string {

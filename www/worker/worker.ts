@@ -28,27 +28,35 @@ const net: Net = {
       signal.addEventListener("abort", abort, { once: true });
     }),
   sha256: async (bytes) => {
-    // The platform's own digest is there on secure addresses only, as WebGPU and storage are.
-    if (!("subtle" in crypto)) {
-      throw new GromaError(
-        "io",
-        "The model can only be checked on a secure address. Open this page by https or on localhost.",
-      );
-    }
+    secure();
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
     return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   },
 };
 
+/** The platform's own digests and locks are there on secure addresses only, as WebGPU and storage are. */
+function secure(): void {
+  if (isSecureContext) return;
+  throw new GromaError(
+    "io",
+    "The model can only be checked on a secure address. Open this page by https or on localhost.",
+  );
+}
+
 const locks: Locks = {
   run: async (name, signal, run) => {
+    secure();
     try {
       return await navigator.locks.request(name, { signal }, run);
     } catch (error) {
       throw signal.aborted ? aborted() : error;
     }
   },
-  held: async () => new Set((await navigator.locks.query()).held?.flatMap(({ name }) => name ?? [])),
+  // Nobody holds any where there are none.
+  held: async () =>
+    isSecureContext
+      ? new Set((await navigator.locks.query()).held?.flatMap(({ name }) => name ?? []))
+      : new Set(),
 };
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {

@@ -369,6 +369,9 @@ export const talk = css`
       outline: 2px solid Highlight;
       outline-offset: -2px;
     }
+    .line:focus-within {
+      outline: 2px solid Highlight;
+    }
     .chip,
     .question,
     .line,
