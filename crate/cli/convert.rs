@@ -13,7 +13,8 @@ use crate::tensor::plan::Cancel;
 
 /// Converts, and says what came out.
 pub(super) fn convert(args: &Convert, cancel: &Cancel) -> Result<ExitCode> {
-    if args.output.exists() && !args.force {
+    let empty = || std::fs::read_dir(&args.output).is_ok_and(|mut inside| inside.next().is_none());
+    if args.output.exists() && !args.force && !empty() {
         let e =
             Error::new(Code::Usage, "there is something at this place already; --force replaces it if it is a pack");
         return Err(e.at(args.output.display()));

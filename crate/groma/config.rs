@@ -480,8 +480,8 @@ impl Config {
             return refuse("num_groups does not divide the region encoder's channels");
         }
         let states = v.num_hidden_layers + 1;
-        // the proposer reads the last four, the region encoder the last one for each of its levels
-        if states < r.level_scales.len().max(4) || !(-(states as i64)..states as i64).contains(&self.vis_output_layer) {
+        // the region encoder reads the last one for each of its levels, the proposer up to four
+        if states < r.level_scales.len() || !(-(states as i64)..states as i64).contains(&self.vis_output_layer) {
             return refuse("the image encoder lacks a hidden state that is read (vis_output_layer, level_scales)");
         }
         Ok(())

@@ -99,6 +99,9 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb> {
 /// Refuses a WebP file whose chunks claim more than it holds: the decoder would take what an EXIF chunk claims, up to
 /// 4 GiB, before it reads it.
 fn check_chunks(webp: &[u8]) -> Result<()> {
+    // What stands behind the RIFF container is nobody's.
+    let whole = webp.get(4..8).and_then(|n| n.first_chunk::<4>()).map_or(0, |n| u32::from_le_bytes(*n) as usize);
+    let webp = &webp[..webp.len().min(whole.saturating_add(8))];
     let mut at = 12usize; // RIFF, size, WEBP.
     while let Some(head) = webp.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;

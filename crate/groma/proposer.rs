@@ -69,10 +69,11 @@ pub fn cells(height: usize, width: usize, level: usize) -> Vec<f32> {
     out
 }
 
-/// Records the proposer's input alone: the mean of the last four states, the class row left out. `[N, D]`.
+/// Records the proposer's input alone: the mean of the last four states (of all where there are fewer), the class row left
+/// out. `[N, D]`.
 pub fn record_input(p: &mut Plan, states: &[Value]) -> Result<Value> {
     p.stage("proposer.input");
-    let last: Vec<Value> = (1..=4).rev().map(|i| state(states, -i)).collect();
+    let last: Vec<Value> = (1..=states.len().min(4) as i64).rev().map(|i| state(states, -i)).collect();
     let input = ops::average(p, &last, 1)?;
     p.tap("det.input", input, TapForm::ChannelsFirst)?;
     Ok(input)

@@ -250,7 +250,8 @@ fn proposer(list: &mut List, det: &Numbers<'_>, d: usize) -> Result<()> {
         )?;
     }
     let root = "perceiver.ddetr_transformer";
-    let (two_stage, queries) = (det.flag("two_stage"), det.get("num_queries", 300)?);
+    let two_stage = det.flag("two_stage");
+    let queries = det.get(if two_stage { "two_stage_num_proposals" } else { "num_queries" }, 300)?;
     let layers = det.few("decoder_layers", 6)?;
     list.table(format!("{root}.level_embed"), &[levels, w]);
     list.table(format!("{root}.query_position_embeddings.weight"), &[queries, if two_stage { w } else { 2 * w }]);

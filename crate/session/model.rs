@@ -96,8 +96,11 @@ impl Model {
         weights: Weights,
         tokens: Option<Tokens>,
     ) -> Result<Rc<Self>> {
-        // a bare language model has no places for image and regions
-        let special = tokens.as_ref().filter(|_| config.num_new_token > 0).map(Special::of).transpose()?;
+        // a bare language model has no places for image and regions; in some checkpoints theirs are rows of the base table
+        let special = match tokens.as_ref().map(Special::of).transpose() {
+            Err(_) if config.num_new_token == 0 => None,
+            found => found?,
+        };
         let l = &config.llm;
         let rope = if components.llm {
             let (positions, width) = (l.max_position_embeddings, l.head_width());

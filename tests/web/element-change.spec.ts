@@ -60,7 +60,7 @@ test("a photo that is opened as soon as the model is ready is looked at once", a
     document.addEventListener("groma-ready", ({ target }) => {
       void (async () => (target as GromaChat).open(await (await fetch("/photos/a.png")).blob(), "mine"))();
     });
-    document.addEventListener("groma-regions", ({ type }) => seen.push({ name: type, detail, at: "" }));
+    document.addEventListener("groma-regions", ({ type }) => seen.push({ name: type, detail: "", at: "" }));
   });
   await page.getByRole("button", { name: "Start" }).click();
   await regions(page);

@@ -32,7 +32,7 @@ async function box(page: Page): Promise<[number, number, number, number]> {
 
 /** Where a point of the photo, in shares, is on the screen. */
 async function on(page: Page, x: number, y: number): Promise<{ x: number; y: number }> {
-  const photo = await page.getByRole("img", { name: "astronaut.png" }).boundingBox();
+  const photo = await page.getByRole("img", { name: "photo_A.png" }).boundingBox();
   if (!photo) throw new Error("no photo");
   return { x: photo.x + photo.width * x, y: photo.y + photo.height * y };
 }
@@ -140,7 +140,7 @@ test.describe("by finger", () => {
     await client.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   };
   const photoWidth = async () =>
-    (await page.getByRole("img", { name: "astronaut.png" }).boundingBox())?.width ?? 0;
+    (await page.getByRole("img", { name: "photo_A.png" }).boundingBox())?.width ?? 0;
 
   test("a box is drawn, moved and resized", async () => {
     await page.getByRole("button", { name: "Draw a box" }).tap();
@@ -202,7 +202,7 @@ test("buttons, keys and Ctrl with the wheel look closer; the wheel alone scrolls
   await ready(page);
   await page.addStyleTag({ content: "groma-chat { height: 700px } body { height: 3000px }" });
   const width = async () =>
-    (await page.getByRole("img", { name: "astronaut.png" }).boundingBox())?.width ?? 0;
+    (await page.getByRole("img", { name: "photo_A.png" }).boundingBox())?.width ?? 0;
   const before = await width();
   await page.getByRole("button", { name: "Zoom in" }).click();
   await expect.poll(width).toBeCloseTo(before * 1.5, 0);
@@ -282,7 +282,7 @@ test("photo, boxes and answer print", async ({ page }) => {
   await ready(page);
   for (let at = 0; at < 4; at++) await fakeAnswer(page, `Question ${at + 1}?`);
   await page.emulateMedia({ media: "print" });
-  const photo = page.getByRole("img", { name: "astronaut.png" });
+  const photo = page.getByRole("img", { name: "photo_A.png" });
   await expect(photo).toBeVisible();
   expect((await photo.boundingBox())?.height).toBeGreaterThan(100);
   await expect(page.getByRole("option", { name: /^Region 3: a flag/ })).toBeVisible();

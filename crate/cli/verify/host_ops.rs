@@ -83,14 +83,14 @@ impl Op<'_> {
                 let max = usize::try_from(self.attr("max").as_i64().unwrap_or(-1)).ok();
                 let (boxes, scores) = (self.boxes("boxes")?, self.f32("scores")?);
                 let ids = select::nms(&boxes, &scores, self.number("iou"), self.number("score"), max);
-                report.result(self.case, "ids", json!(ids));
+                report.host_result(self.case, "ids", json!(ids));
                 Ok(())
             }
             "seeded_order" => {
                 let requests: Vec<(usize, u64)> =
                     serde_json::from_value(self.attr("requests").clone()).unwrap_or_default();
                 let ids: Vec<_> = requests.iter().map(|(n, seed)| select::seeded_order(*n, *seed)).collect();
-                report.result(self.case, "ids", json!(ids));
+                report.host_result(self.case, "ids", json!(ids));
                 Ok(())
             }
             _ => {
@@ -105,7 +105,7 @@ impl Op<'_> {
                     index: (first..first + 100).collect(),
                 };
                 let out = prompt::expand(&ids, self.size("num_image"), self.size("num_region"), &[], &special)?;
-                report.result(self.case, "ids", json!(out.ids));
+                report.host_result(self.case, "ids", json!(out.ids));
                 Ok(())
             }
         }

@@ -242,7 +242,7 @@ async fn answer(
             let ids = prompt_ids(report, model, known, case)?;
             let expanded =
                 prompt::expand(&ids, model.config().image_tokens(), num_regions, &selected.matches, special)?;
-            report.result(case, "expanded_ids", json!(expanded.ids));
+            report.host_result(case, "expanded_ids", json!(expanded.ids));
             rows = Some(expanded.rows);
         }
         keep = Some(tokens);
@@ -250,7 +250,7 @@ async fn answer(
         let ids = prompt_ids(report, model, model.tokens()?, case)?;
         rows = Some(ids.into_iter().map(Row::Token).collect());
     }
-    report.result(case, "num_regions", json!(num_regions));
+    report.host_result(case, "num_regions", json!(num_regions));
     let Some(rows) = rows else { return Ok(()) };
     let mut text = Text::new(model)?.tapped();
     let max = usize::try_from(case["max_new_tokens"].as_u64().unwrap_or(0)).unwrap_or(0);
@@ -318,8 +318,8 @@ fn choose(report: &mut Report<'_>, model: &Model, case: &Value, seen: &Looked) -
     // these are the device's numbers, only moved
     report.tensor(&format!("{id}/sel.boxes"), &Numbers::f32(&[n, 4], s.boxes.as_flattened()), false)?;
     report.tensor(&format!("{id}/sel.scores"), &Numbers::f32(&[n], &s.scores), false)?;
-    report.result(case, "region_index", json!(s.index));
-    report.result(case, "match", json!(s.matches));
+    report.host_result(case, "region_index", json!(s.index));
+    report.host_result(case, "match", json!(s.matches));
     Ok(s)
 }
 

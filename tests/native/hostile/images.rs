@@ -123,6 +123,11 @@ fn sizes_are_looked_at_before_memory_is_taken() {
     webp[exif..exif + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
     let error = cheap("a long EXIF block", 1, || decode(&webp)).unwrap_err();
     assert_eq!(error.code, Code::ImageUnreadable, "{error}");
+    // What stands behind its container is no part of it.
+    let mut longer = fixture("lossy.webp");
+    let pixels = decode(&longer).expect("decodes");
+    longer.extend(b"XMP \xff\xff\xff\x7f and so on");
+    assert!(decode(&longer).is_ok_and(|p| p == pixels), "bytes behind the container");
     // JPEG and WebP say their size in 16 and 14 bits.
     let mut jpeg = fixture("progressive.jpg");
     let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc2]).unwrap();

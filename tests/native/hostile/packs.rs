@@ -261,7 +261,7 @@ fn configurations() {
         ("", "max_region_num", vec![json!(0), json!(101), json!(u64::MAX)]),
         ("", "nms_thres", vec![json!("high"), json!([])]),
         (vis, "hidden_size", vec![json!(0), json!(1e18), json!(u64::MAX), json!(1 << 23), json!(17)]),
-        (vis, "num_hidden_layers", vec![json!(0), json!(2), json!(1_000_000_000_000u64), json!(1 << 20)]),
+        (vis, "num_hidden_layers", vec![json!(0), json!(1), json!(1_000_000_000_000u64), json!(1 << 20)]),
         (vis, "num_attention_heads", vec![json!(0), json!(3), json!(1 << 22)]),
         (vis, "patch_size", vec![json!(0), json!(1 << 23)]),
         (vis, "image_size", vec![json!(0), json!(1 << 23)]),
