@@ -78,7 +78,12 @@ describe("a model", () => {
   test("opens without a network", async () => {
     await fetchAll();
     net.files.clear();
-    await expect(library.size(HOME, never)).resolves.toEqual({ name: "tiny", bytes: 120, missing: 0 });
+    await expect(library.size(HOME, never)).resolves.toEqual({
+      name: "tiny",
+      licence: [],
+      bytes: 120,
+      missing: 0,
+    });
     await expect(fetchAll()).resolves.toBeDefined();
   });
 

@@ -1,10 +1,10 @@
 /** The JavaScript API over the real engine with a tiny model, as a page of someone else's uses it: the package's own file. */
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "@playwright/test";
 import { openApi, type Api } from "./api-page.js";
-import { makePacks, PACKS } from "./packs.js";
+import { makePacks, PACKS, ROOT } from "./packs.js";
 import { expect, kept, test } from "./site.js";
 
 declare global {
@@ -62,8 +62,10 @@ test("from nothing to nothing: availability, progress, info, photos of every kin
     const pixels = canvas?.getImageData(0, 0, bitmap.width, bitmap.height);
     const file = new File([window.photo], "x.png");
     const opened = [];
-    for (const source of [window.photo, file, image, new URL(url), url, bitmap, pixels]) {
+    for (const source of [window.photo, file, image, new URL(url), url, bitmap, pixels, image]) {
       if (!source) continue;
+      // The last one's address is gone by then.
+      if (source === pixels) URL.revokeObjectURL(url);
       const photo = await groma.open(source);
       opened.push({ width: photo.width, height: photo.height, regions: photo.regions });
       await photo.close();
@@ -100,7 +102,7 @@ test("from nothing to nothing: availability, progress, info, photos of every kin
   expect(result.info.contextLength).toBeGreaterThan(0);
   expect([result.seen[0], result.seen.at(-1)]).toEqual([0, 1]);
   expect(result.seen).toEqual([...result.seen].sort((a, b) => a - b));
-  expect(result.opened).toHaveLength(7);
+  expect(result.opened).toHaveLength(8);
   // The caller's bitmap is still its own, and what the browser decodes without loss is the same photo.
   expect(result.bitmapWidth).toBe(result.opened[0]?.width);
   for (const opened of result.opened) expect(opened).toEqual(result.opened[0]);
@@ -206,6 +208,59 @@ test("storage that is too small is said in MiB, and what has arrived is kept", a
   expect(site.parts.length).toBeGreaterThan(0);
   const whole = site.parts.filter(({ range }) => range === undefined);
   expect(whole.length).toBeLessThan(parts.length);
+});
+
+test("odd photos are seen as the page shows them; what is none gets an error, in seconds", async ({
+  page,
+}) => {
+  const folder = join(ROOT, "tests", "native", "fixtures");
+  const files = readdirSync(folder)
+    .filter((name) => /\.(jpg|png|webp)$/.test(name))
+    .map((name) => ({ name, bytes: readFileSync(join(folder, name)) }));
+  const claims = Buffer.from(readFileSync(join(folder, "palette.png")));
+  // Width and height as the header says them.
+  claims.writeUInt32BE(30_000, 16);
+  claims.writeUInt32BE(30_000, 20);
+  const none = [
+    { name: "empty", bytes: Buffer.alloc(0) },
+    { name: "cut.jpg", bytes: readFileSync(join(folder, "progressive.jpg")).subarray(0, 40) },
+    { name: "huge.png", bytes: claims },
+    { name: "text.png", bytes: Buffer.from("no picture at all") },
+    {
+      name: "drawing.svg",
+      bytes: Buffer.from("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>"),
+    },
+  ];
+  const list = [...files, ...none].map(({ name, bytes }) => ({ name, text: bytes.toString("base64") }));
+  const seen = await page.evaluate(async (all) => {
+    const groma = await window.api.Groma.create({ model: window.model, device: "cpu" });
+    const found: { name: string; engine: string; page: string; ms: number }[] = [];
+    for (const { name, text } of all) {
+      const blob = new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]);
+      const started = performance.now();
+      const engine = await groma.open(blob).then(
+        async (photo) => {
+          await photo.close();
+          return `${photo.width} x ${photo.height}`;
+        },
+        (error: unknown) => (error as Api.GromaError).reason,
+      );
+      const ms = performance.now() - started;
+      const image = new Image();
+      image.src = URL.createObjectURL(blob);
+      const shown = await image.decode().then(
+        () => `${image.naturalWidth} x ${image.naturalHeight}`,
+        () => "nothing",
+      );
+      found.push({ name, engine, page: shown, ms });
+    }
+    await groma.destroy();
+    return found;
+  }, list);
+  expect(seen.filter(({ ms }) => ms > 5000)).toEqual([]);
+  const photos = seen.slice(0, files.length);
+  expect(photos.filter(({ engine, page: shown }) => engine !== shown)).toEqual([]);
+  for (const { name, engine } of seen.slice(files.length)) expect(engine, name).toMatch(/^image-/);
 });
 
 test("everything can be given up at any time, and what is left works", async ({ page }) => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "@playwright/test";
 import type { GromaEvents } from "../../www/element/events.js";
 import { change, made, open, put } from "./embed-page.js";
-import { fakeAnswer, regions } from "./fake-page.js";
+import { fakeAnswer, faults, regions } from "./fake-page.js";
 import { ROOT } from "./packs.js";
 import { PHOTO } from "./site.js";
 
@@ -46,7 +46,7 @@ test("says the size and makes nothing before the reader agrees", async ({ page }
   await open(page, "?");
   await put(page, { src: "/photos/a.png", alt: "A street" });
   await expect(page.getByRole("img", { name: "A street" })).toBeVisible();
-  await expect(page.getByText("145 MB once, kept in this browser")).toBeVisible();
+  await expect(page.getByText("145 MB once, kept in this browser · licence MIT")).toBeVisible();
   await expect(page.getByText("Its weights take 145 MB of memory", { exact: false })).toBeVisible();
   expect(await made(page)).toEqual([0, 0]);
   await page.getByRole("button", { name: "Load 145 MB" }).click();
@@ -280,6 +280,7 @@ test("several elements live beside each other", async ({ page }) => {
   await two.getByRole("button", { name: "Describe this photo" }).click();
   await expect(two.getByText("24 tokens")).toBeVisible();
   await expect(one.getByRole("article")).toHaveCount(0);
+  expect(await faults(page)).toEqual([]);
 });
 
 test("tasks and readonly limit what can be done", async ({ page }) => {

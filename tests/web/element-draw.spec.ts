@@ -201,8 +201,7 @@ test("buttons, keys and Ctrl with the wheel look closer; the wheel alone scrolls
 }) => {
   await ready(page);
   await page.addStyleTag({ content: "groma-chat { height: 700px } body { height: 3000px }" });
-  const width = async () =>
-    (await page.getByRole("img", { name: "photo_A.png" }).boundingBox())?.width ?? 0;
+  const width = async () => (await page.getByRole("img", { name: "photo_A.png" }).boundingBox())?.width ?? 0;
   const before = await width();
   await page.getByRole("button", { name: "Zoom in" }).click();
   await expect.poll(width).toBeCloseTo(before * 1.5, 0);
@@ -317,8 +316,8 @@ test("from right to left the photo keeps its sides; with reduced motion nothing 
   await page.evaluate(() => (document.documentElement.dir = "rtl"));
   expect(await places(options)).toEqual(before);
   const [talk, stage] = [
-    page.getByRole("region", { name: "Conversation" }),
-    page.getByRole("region", { name: "Photo" }),
+    page.getByRole("group", { name: "Conversation" }),
+    page.getByRole("group", { name: "Photo" }),
   ];
   expect((await talk.boundingBox())?.x).toBeLessThan((await stage.boundingBox())?.x ?? 0);
   expect(await faults(page)).toEqual([]);

@@ -17,7 +17,7 @@ import { test as base, type Page } from "@playwright/test";
 import { buildServiceWorker } from "../../scripts/offline.mjs";
 import { serve } from "../../scripts/serve.mjs";
 import { makePacks, PACKS, ROOT } from "./packs.js";
-import { ask, choosePhoto, expect, load, looked } from "./site.js";
+import { ask, choosePhoto, expect, load, looked, PHOTO } from "./site.js";
 
 /** A copy of the built page that can be changed and switched off. */
 interface Copy {
@@ -35,6 +35,9 @@ const test = base.extend<{ copy: Copy }>({
       cpSync(join(ROOT, "dist", name), join(dir, name), { recursive: true });
     }
     cpSync(join(PACKS, "tiny"), join(dir, "models", "groma-s"), { recursive: true });
+    cpSync(PHOTO, join(dir, "samples", "a.png"));
+    const sample = { file: "a.png", alt: "A test picture", credit: "Groma, Apache-2.0" };
+    writeFileSync(join(dir, "samples", "samples.json"), JSON.stringify([sample]));
     const { url, close } = await serve({ dir, base: "/deep/down/" });
     await use({ dir, url, stop: close });
     close();
@@ -61,6 +64,10 @@ test("the second visit needs no network at all", async ({ page, context, copy })
   await context.setOffline(true);
   const again = await context.newPage();
   await again.goto(`${copy.url}?device=cpu`);
+  const sample = again.getByRole("img", { name: "A test picture" });
+  await expect(sample).toBeVisible();
+  // Rejects where there are no pixels.
+  await sample.evaluate((image) => (image as HTMLImageElement).decode());
   await choosePhoto(again);
   // The model is here: nothing is asked, or one press.
   const gate = again.getByRole("button", { name: /^(Load|Start)/ });
@@ -151,10 +158,20 @@ test("a newer version is told, waits to be wanted, and never mixes with the olde
   await expect(page).toHaveTitle("Second");
   // The other tab still runs the old version, whose files its host does not have any more.
   expect(existsSync(join(copy.dir, "assets", script))).toBe(false);
-  const status = await other.evaluate(async (name) => (await fetch(`assets/${name}`)).status, script);
-  expect(status).toBe(200);
+  const statusOf = () => other.evaluate(async (name) => (await fetch(`assets/${name}`)).status, script);
+  expect(await statusOf()).toBe(200);
+  // Nor does a third version take them away.
+  await publish(copy, "Third");
+  expect(await announced(page)).toBe(true);
+  await page.evaluate(() => (window as unknown as { apply: () => void }).apply());
+  await expect(page).toHaveTitle("Third");
+  expect(await statusOf()).toBe(200);
   await other.reload();
-  await expect(other).toHaveTitle("Second");
+  await expect(other).toHaveTitle("Third");
+  // Once a page is alone, what nobody can need is gone.
+  await other.close();
+  await page.reload();
+  await expect.poll(() => page.evaluate(async () => (await caches.keys()).length)).toBe(2);
 });
 
 test("a version that arrives in parts is not taken", async ({ page, copy }) => {

@@ -233,7 +233,7 @@ export class GromaChat extends LitElement {
     return html`
       <div class=${`shell${open ? " has-photo" : ""}`} lang="en">
         <div class="bar"><slot name="toolbar"></slot></div>
-        <section class="stage" aria-label="Photo">
+        <div class="stage" role="group" aria-label="Photo">
           ${
             open
               ? this.#renderStage(session, chosen)
@@ -243,8 +243,8 @@ export class GromaChat extends LitElement {
                   onBack: chosen ? () => (this.inviting = false) : undefined,
                 })
           }
-        </section>
-        <section class="talk" aria-label="Conversation">
+        </div>
+        <div class="talk" role="group" aria-label="Conversation">
           <div
             class="log"
             role="log"
@@ -259,7 +259,7 @@ export class GromaChat extends LitElement {
             ${this.#renderLog(session)}
           </div>
           ${session ? this.#renderFoot(session) : nothing}
-        </section>
+        </div>
         <input type="file" accept="image/*" hidden @change=${this.#intake.picked} />
         ${this.#announcer.render()}
         ${this.#intake.hovering ? html`<div class="drop" aria-hidden="true">Drop the photo here</div>` : nothing}
@@ -314,7 +314,7 @@ export class GromaChat extends LitElement {
           })
         : nothing
     }${
-      session && turns.length > 0 && may
+      session && turns.length > 0 && !session.busy
         ? html`<button
             type="button"
             class="quiet anew"

@@ -70,7 +70,7 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
 }
 
 function renderOffer(
-  { name, bytes, missing }: ModelState & { readonly state: "offered" },
+  { name, licence, bytes, missing }: ModelState & { readonly state: "offered" },
   { address, device, onLoad }: GateView,
 ): TemplateResult {
   const { host } = new URL(address, document.baseURI);
@@ -83,7 +83,7 @@ function renderOffer(
           ${name} ·
           ${missing === 0 ? `${megabytes(bytes)}, no download` : `${megabytes(missing)} once, kept in this browser`}${
             elsewhere ? ` · from ${host}` : ""
-          }
+          }${licence.length > 0 ? ` · licence ${licence.join(", ")}` : ""}
         </p>
       </div>
       <button type="button" class="primary" part="button" @click=${onLoad}>

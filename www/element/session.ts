@@ -11,6 +11,7 @@ import {
   type DeviceChoice,
   type DeviceWish,
   type LoadProgress,
+  type ModelSize,
   type OpenOptions,
   type Photo,
   type Region,
@@ -29,7 +30,7 @@ export interface OpenModel extends Pick<Groma, "info" | "destroy"> {
 /** The model as the page shows it. */
 export type ModelState =
   | { readonly state: "unknown" }
-  | { readonly state: "offered"; readonly name: string; readonly bytes: number; readonly missing: number }
+  | ({ readonly state: "offered" } & ModelSize)
   | { readonly state: "loading"; readonly progress?: LoadProgress }
   | { readonly state: "ready"; readonly groma: OpenModel }
   /** `agreed`: whether the reader had agreed to the download already. */
@@ -81,7 +82,7 @@ export interface Settings {
 /** Makes engines; tests put something else in its place. */
 export interface Maker {
   create(options: CreateOptions): Promise<OpenModel>;
-  size(options: { model: string }): Promise<{ name: string; bytes: number; missing: number }>;
+  size(options: { model: string }): Promise<ModelSize>;
   choose(wish: DeviceWish): Promise<DeviceChoice>;
 }
 

@@ -9,7 +9,7 @@ import { abortReason, GromaError } from "./error.js";
 import { askStore } from "./lines.js";
 import { Photo, type PhotoInput, type OpenOptions } from "./photo.js";
 import { toSource } from "./source.js";
-import type { Availability, CachedModel, Debug, Info, LoadProgress } from "./types.js";
+import type { Availability, CachedModel, Debug, Info, LoadProgress, ModelSize } from "./types.js";
 
 /** Which model. */
 export interface ModelOptions {
@@ -67,8 +67,8 @@ export class Groma {
     });
   }
 
-  /** The model's name, its bytes, and how many of them would have to be downloaded. */
-  static async size(options: ModelOptions): Promise<{ name: string; bytes: number; missing: number }> {
+  /** The model's name, its licences, its bytes, and how many of them would have to be downloaded. */
+  static async size(options: ModelOptions): Promise<ModelSize> {
     return askStore("size", { model: absolute(options.model) });
   }
 

@@ -25,7 +25,14 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
   if (typeof HTMLImageElement !== "undefined" && photo instanceof HTMLImageElement) {
     const address = photo.currentSrc || photo.src;
     if (!address) throw new GromaError("image-unreadable", "This image element has no address yet.");
-    return { blob: await fetchPhoto(address, signal) };
+    try {
+      return { blob: await fetchPhoto(address, signal) };
+    } catch (error) {
+      // Its address may be gone, as those of files are that were given back; what it shows is there still.
+      const bitmap = signal?.aborted ? undefined : await createImageBitmap(photo).catch(() => undefined);
+      if (bitmap) return { bitmap };
+      throw error;
+    }
   }
   if (typeof photo === "string" || photo instanceof URL)
     return { blob: await fetchPhoto(String(photo), signal) };

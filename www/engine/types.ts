@@ -107,6 +107,16 @@ export interface Info {
 /** Whether a model can be used, as the browser's own built-in AI names it. */
 export type Availability = "available" | "downloadable" | "downloading" | "unavailable";
 
+/** What is known of a model before its download. */
+export interface ModelSize {
+  readonly name: string;
+  readonly licence: readonly string[];
+  /** Bytes of the pack's files. */
+  readonly bytes: number;
+  /** How many of them are not on this machine. */
+  readonly missing: number;
+}
+
 /** What loading is doing. */
 export type LoadPhase = "download" | "prepare";
 

@@ -2,7 +2,7 @@
 
 /** What a `groma-update` event brings. */
 export interface UpdateReady {
-  /** Changes over to the new version; every open tab of the page is loaded again when it needs to be. */
+  /** Changes over to the new version and loads this tab again; other tabs keep theirs until they are loaded again. */
   readonly apply: () => void;
 }
 
@@ -34,6 +34,7 @@ async function keepOffline(): Promise<void> {
       if (worker.state === "installed" && container.controller) tell(worker);
     });
   };
+  container.controller?.postMessage("tidy");
   registration.addEventListener("updatefound", () => follow(registration.installing));
   follow(registration.installing);
   if (registration.waiting && container.controller) tell(registration.waiting);

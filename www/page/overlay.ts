@@ -37,7 +37,7 @@ export async function asSvg(overlay: Overlay): Promise<Blob> {
   }
   // Drawn anew, so that rotation is done and nothing of the file but its pixels goes along.
   const type = overlay.photo.type === "image/jpeg" ? "image/jpeg" : "image/png";
-  svg.append(node("image", { href: canvas.toDataURL(type, 0.92), width, height }));
+  svg.append(node("image", { href: await asData(canvas, type), width, height }));
   const unit = unitOf(width, height);
   for (const marked of marks(overlay)) svg.append(group(marked, unit));
   const text = new XMLSerializer().serializeToString(svg);
@@ -53,11 +53,27 @@ export async function asPng(overlay: Overlay): Promise<Blob> {
   const context = canvas.getContext("2d");
   if (!context) throw new Error("The browser gave no canvas to draw on.");
   for (const marked of marks(overlay)) stroke(context, marked, unit);
+  return encoded(canvas, "image/png");
+}
+
+/** Encoded beside the page's own work. */
+function encoded(canvas: HTMLCanvasElement, type: string): Promise<Blob> {
   return new Promise((done, fail) => {
-    canvas.toBlob((blob) => {
+    const take = (blob: Blob | null) => {
       if (blob) done(blob);
       else fail(new Error("The picture is too large for this browser."));
-    }, "image/png");
+    };
+    canvas.toBlob(take, type, 0.92);
+  });
+}
+
+async function asData(canvas: HTMLCanvasElement, type: string): Promise<string> {
+  const blob = await encoded(canvas, type);
+  return new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result as string);
+    reader.onerror = () => fail(reader.error ?? new Error("The picture can't be read."));
+    reader.readAsDataURL(blob);
   });
 }
 

@@ -24,6 +24,7 @@ self.addEventListener("activate", (event) => event.waitUntil(takeOver()));
 self.addEventListener("message", (event) => {
   // Only when the page asks: until then every open page keeps the version that it began with.
   if (event.data === "take over") event.waitUntil(self.skipWaiting());
+  if (event.data === "tidy") event.waitUntil(tidy());
 });
 self.addEventListener("fetch", (event) => {
   const answer = answerTo(event.request);
@@ -44,6 +45,8 @@ async function bring(): Promise<void> {
     await caches.delete(APP);
     throw error;
   }
+  // Nice to have: without them the page is whole.
+  await bringSamples().catch(() => undefined);
 }
 
 async function fetched(url: string, sha256: string): Promise<Response> {
@@ -65,13 +68,29 @@ async function usable(response: Response | undefined, sha256: string): Promise<R
 }
 
 async function takeOver(): Promise<void> {
-  const versions = (await caches.keys()).filter((name) => name.startsWith(OURS) && name !== SAMPLES);
-  // The one before stays: a page that still runs it may yet need its worker.
-  const before = versions.filter((name) => name !== APP).at(-1);
-  await Promise.all(
-    versions.filter((name) => name !== APP && name !== before).map((name) => caches.delete(name)),
-  );
+  await tidy();
   await self.clients.claim();
+}
+
+/** Removes other versions once no page can need them: one that still runs an older one may yet start its worker. */
+async function tidy(): Promise<void> {
+  const pages = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
+  const before = (await caches.keys()).filter(
+    (name) => name.startsWith(OURS) && name !== SAMPLES && name !== APP,
+  );
+  // The one page that is open has just begun with this version, or is about to be loaded again.
+  if (pages.length <= 1) await Promise.all(before.map((name) => caches.delete(name)));
+}
+
+/** The photos to begin with, where the site has any: the first visit's own requests come before this worker. */
+async function bringSamples(): Promise<void> {
+  const home = new URL("samples/", scope);
+  const list = await fetch(new URL("samples.json", home));
+  if (!list.ok || !list.headers.get("content-type")?.includes("json")) return;
+  const files = (await list.clone().json()) as { readonly file: string }[];
+  const cache = await caches.open(SAMPLES);
+  await cache.put(new URL("samples.json", home).href, list);
+  await cache.addAll(files.map(({ file }) => new URL(file, home).href));
 }
 
 /** What is ours to answer; the rest goes its way. */

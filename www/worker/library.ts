@@ -2,7 +2,7 @@
 
 import { aborted, GromaError } from "../engine/error.js";
 import type { CachedEntry } from "../engine/protocol.js";
-import type { Availability } from "../engine/types.js";
+import type { Availability, ModelSize } from "../engine/types.js";
 import { downloadPart, type Net } from "./download.js";
 import { invalid, MAX_MANIFEST, parseManifest, partsOf, type Manifest, type Part } from "./manifest.js";
 import { PackReader } from "./reader.js";
@@ -59,12 +59,13 @@ export class Library {
     }
   }
 
-  /** A model's name and bytes, and the bytes that are not here. */
-  async size(model: string, signal: AbortSignal): Promise<{ name: string; bytes: number; missing: number }> {
+  /** A model's name, licences and bytes, and the bytes that are not here. */
+  async size(model: string, signal: AbortSignal): Promise<ModelSize> {
     const manifest = await this.#manifest(descriptionOf(model), signal);
     const missing = await this.#missing(manifest);
     return {
       name: manifest.name,
+      licence: manifest.licence,
       bytes: manifest.total,
       missing: missing.reduce((sum, part) => sum + part.size, 0),
     };

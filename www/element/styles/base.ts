@@ -14,7 +14,6 @@ export const base = css`
     --on-accent: var(--groma-on-accent, light-dark(#ffffff, #1d0d06));
     --bad: light-dark(#a3201b, #ff9d94);
     --radius: var(--groma-radius, 10px);
-    color-scheme: light dark;
     display: block;
     height: 100%;
     min-height: var(--groma-min-height, 30rem);

@@ -7,6 +7,9 @@ export const print = css`
     :host {
       --paper: #ffffff;
       --surface: #ffffff;
+      --ink: #1b1c1e;
+      --soft: #5e6065;
+      --line: #dfdcd4;
       height: auto;
       min-height: 0;
       container: none;
