@@ -22,7 +22,9 @@ const description = await readFile(join(folder, "model.json"), "utf8");
 async function hook(_, response, path) {
   const files = { "/bench/groma.js": "text/javascript", "/bench/groma_bg.wasm": "application/wasm" };
   if (path === "/bench/") {
-    response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>bench</title><link rel=icon href=data:,>");
+    response
+      .writeHead(200, { "content-type": "text/html" })
+      .end("<!doctype html><title>bench</title><link rel=icon href=data:,>");
     return true;
   }
   if (!(path in files)) return false;
