@@ -60,6 +60,11 @@ impl Rgb {
 ///
 /// Alpha is dropped, grey replicated, 16 bits cut to their upper 8, colour profiles are ignored (as upstream does).
 pub fn decode(bytes: &[u8]) -> Result<Rgb> {
+    decode_with(bytes, true)
+}
+
+/// As [`decode`]; with `turned` false as the photo is stored, for those who show it so (some browsers and WebP files).
+pub fn decode_with(bytes: &[u8], turned: bool) -> Result<Rgb> {
     let format = match image::guess_format(bytes) {
         Ok(f @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => f,
         Ok(other) => {
@@ -91,7 +96,9 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb> {
     // A broken EXIF block does not make a picture unreadable.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    picture.apply_orientation(orientation);
+    if turned {
+        picture.apply_orientation(orientation);
+    }
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Rgb::new(width, height, to_rgb8(picture))
 }
@@ -328,7 +335,7 @@ mod tests {
         let data: Vec<u8> = (0..16).flat_map(|_| (0..32).flat_map(|x| [if x < 16 { 0 } else { 255 }; 3])).collect();
         let mut plain = Vec::new();
         JpegEncoder::new_with_quality(&mut plain, 100).write_image(&data, 32, 16, Colour::Rgb8).unwrap();
-        let exif = |orientation: u8| {
+        let file = |orientation: u8| {
             let mut out = plain[..2].to_vec();
             let tiff = [
                 b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(),
@@ -338,10 +345,13 @@ mod tests {
             out.write_all(&[0xff, 0xe1, 0, (tiff.len() + 2) as u8]).unwrap();
             out.extend(&tiff);
             out.extend(&plain[2..]);
-            decode(&out).unwrap()
+            out
         };
+        let stored = decode_with(&file(6), false).unwrap();
+        let exif = |orientation| decode(&file(orientation)).unwrap();
         let upright = exif(1);
         assert_eq!((upright.width, upright.height), (32, 16));
+        assert_eq!((stored.width, stored.data), (upright.width, upright.data));
         let turned = exif(6);
         assert_eq!((turned.width, turned.height), (16, 32));
         assert!(turned.data[0] < 10 && turned.data[turned.data.len() - 1] > 245, "black is on top after the turn");

@@ -99,10 +99,16 @@ impl Model {
         self.0.context_length()
     }
 
-    /// Looks at a photo given as the bytes of its file (PNG, JPEG, WebP).
+    /// Looks at a photo given as the bytes of its file (PNG, JPEG, WebP), turned by its EXIF orientation or as stored.
     #[wasm_bindgen(js_name = openFile)]
-    pub async fn open_file(&self, bytes: Vec<u8>, stop: &Stop, progress: Option<Function>) -> Result<Photo, Thrown> {
-        let rgb = preprocess::decode(&bytes).map_err(thrown)?;
+    pub async fn open_file(
+        &self,
+        bytes: Vec<u8>,
+        turned: bool,
+        stop: &Stop,
+        progress: Option<Function>,
+    ) -> Result<Photo, Thrown> {
+        let rgb = preprocess::decode_with(&bytes, turned).map_err(thrown)?;
         drop(bytes);
         self.open(&rgb, stop, progress).await
     }

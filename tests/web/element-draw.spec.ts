@@ -317,7 +317,7 @@ test("from right to left the photo keeps its sides; with reduced motion nothing 
   expect(await places(options)).toEqual(before);
   const [talk, stage] = [
     page.getByRole("group", { name: "Conversation" }),
-    page.getByRole("group", { name: "Photo" }),
+    page.getByRole("group", { name: "Photo", exact: true }),
   ];
   expect((await talk.boundingBox())?.x).toBeLessThan((await stage.boundingBox())?.x ?? 0);
   expect(await faults(page)).toEqual([]);

@@ -15,19 +15,43 @@ export async function toPicture(source: PhotoSource): Promise<Picture> {
   if ("bitmap" in source) return fromBitmap(source.bitmap);
   const { blob } = source;
   // Its beginning says whose it is: a film need not be read for that.
-  if (!engineDecodes(new Uint8Array(await read(blob.slice(0, 12))))) return fromBitmap(await decode(blob));
+  const head = new Uint8Array(await read(blob.slice(0, 12)));
+  if (!engineDecodes(head)) return fromBitmap(await decode(blob));
   if (blob.size > MAX_BYTES) {
     const size = `${Math.round(blob.size / 1e6)} MB, at most ${Math.round(MAX_BYTES / 1e6)} can be read`;
     throw new GromaError("image-too-large", `This picture's file has ${size}. Try a smaller one.`);
   }
-  return { bytes: new Uint8Array(await read(blob)) };
+  return { bytes: new Uint8Array(await read(blob)), turned: !isWebP(head) || (await turnsWebP()) };
 }
 
 /** Whether the engine has a decoder for a file, by its first bytes. */
 export function engineDecodes(bytes: Uint8Array): boolean {
-  const text = (from: number, to: number) => String.fromCharCode(...bytes.subarray(from, to));
   const jpeg = bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
-  return jpeg || text(0, 8) === "\x89PNG\r\n\x1a\n" || (text(0, 4) === "RIFF" && text(8, 12) === "WEBP");
+  return jpeg || text(bytes, 0, 8) === "\x89PNG\r\n\x1a\n" || isWebP(bytes);
+}
+
+function isWebP(bytes: Uint8Array): boolean {
+  return text(bytes, 0, 4) === "RIFF" && text(bytes, 8, 12) === "WEBP";
+}
+
+function text(bytes: Uint8Array, from: number, to: number): string {
+  return String.fromCharCode(...bytes.subarray(from, to));
+}
+
+/** 8 × 16 pixels that EXIF turns by 90 degrees: tests/native/fixtures/exif_6.webp. */
+const TURNED_WEBP =
+  "UklGRmQAAABXRUJQVlA4WAoAAAAIAAAABwAADwAAVlA4TCMAAAAvB8ADAB8QgycQSEYYN/z5D+IGhNlGk5zkSd5zChH9D6mvAABFWElGGgAAAE1NACoAAAAIAAEBEgADAAAAAQAGAAAAAAAA";
+
+let turning: Promise<boolean> | undefined;
+
+/** Whether this browser turns WebP files by their EXIF orientation; boxes must lie right on what it shows. */
+function turnsWebP(): Promise<boolean> {
+  const bytes = Uint8Array.from(atob(TURNED_WEBP), (c) => c.charCodeAt(0));
+  turning ??= createImageBitmap(new Blob([bytes])).then(
+    ({ width }) => width === 16,
+    () => true,
+  );
+  return turning;
 }
 
 async function read(blob: Blob): Promise<ArrayBuffer> {

@@ -13,7 +13,7 @@ export interface RunOptions {
 
 /** A photo's file as it is, or its pixels (RGBA) where the browser had to decode it. */
 export type Picture =
-  | { readonly bytes: Uint8Array }
+  | { readonly bytes: Uint8Array; readonly turned: boolean }
   | { readonly width: number; readonly height: number; readonly rgba: Uint8Array };
 
 /** A photo that was looked at. */

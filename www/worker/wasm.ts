@@ -87,7 +87,7 @@ export async function startEngine(): Promise<Engine> {
       guarded(run, async (stop) => {
         const photo =
           "bytes" in picture
-            ? await model.openFile(picture.bytes, stop, run.onProgress)
+            ? await model.openFile(picture.bytes, picture.turned, stop, run.onProgress)
             : await model.openPixels(picture.width, picture.height, picture.rgba, stop, run.onProgress);
         return wrapPhoto(photo);
       }),
