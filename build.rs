@@ -36,6 +36,8 @@ enum Kind {
 struct Permutation {
     name: String,
     workgroup: [u32; 3],
+    /// Bytes of workgroup memory.
+    shared: u32,
     bindings: Vec<(u32, String, Kind)>,
     /// Rust's text of the parameter struct's fields.
     params: String,
@@ -161,7 +163,13 @@ fn reflect(name: String, module: &naga::Module) -> Result<Permutation, Failure> 
     let entry = module.entry_points.iter().find(|e| e.name == "main").ok_or("no entry point `main`")?;
     let mut bindings = Vec::new();
     let mut params = String::new();
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx())?;
+    let mut shared = 0;
     for (_, global) in module.global_variables.iter() {
+        if global.space == AddressSpace::WorkGroup {
+            shared += layouter[global.ty].size;
+        }
         let Some(binding) = &global.binding else { continue };
         let full = global.name.clone().unwrap_or_default();
         // an imported binding carries its module's path: package_parts_weights_w
@@ -181,7 +189,7 @@ fn reflect(name: String, module: &naga::Module) -> Result<Permutation, Failure> 
     if bindings.iter().filter(|b| b.2 != Kind::Uniform).count() > 8 {
         return Err("more than 8 storage buffers".into());
     }
-    Ok(Permutation { name, workgroup: entry.workgroup_size, bindings, params })
+    Ok(Permutation { name, workgroup: entry.workgroup_size, shared, bindings, params })
 }
 
 /// The parameter struct's fields in Rust; they must lie as `repr(C)` lays them.
@@ -304,6 +312,7 @@ fn emit(stem: &str, text: &str, axes: &[Axis], all: &[Permutation], rust: &mut S
         writeln!(w, "            name: \"{}\",", p.name)?;
         writeln!(w, "            wgsl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{}.wgsl\")),", p.name)?;
         writeln!(w, "            workgroup: {:?},", p.workgroup)?;
+        writeln!(w, "            shared: {},", p.shared)?;
         writeln!(w, "            bindings: &[{}],\n        }},", bindings.join(", "))?;
     }
     writeln!(w, "    ];\n}}\n")?;

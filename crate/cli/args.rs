@@ -260,7 +260,7 @@ pub(super) struct Convert {
     pub source: String,
     /// The folder of the pack
     #[arg(short, long = "output", value_name = "PACK")]
-    pub output: PathBuf,
+    pub pack: PathBuf,
     /// Where the bases lie that bases.json names
     #[arg(long, value_name = "DIR")]
     pub bases: Option<PathBuf>,
@@ -270,9 +270,8 @@ pub(super) struct Convert {
     /// Replace a pack that is there
     #[arg(short, long)]
     pub force: bool,
-    /// Say nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `groma verify`
@@ -289,6 +288,12 @@ pub(super) struct Verify {
     /// Where it runs
     #[arg(short, long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print failures and sums only
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
 }
 
 /// `groma bench`
@@ -321,9 +326,8 @@ pub(super) struct Bench {
 pub(super) struct Info {
     #[command(flatten)]
     pub engine: Engine,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A box as it is typed.

@@ -123,6 +123,9 @@ pub(super) async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Res
     let opened = open(engine.model.as_deref())?;
     let device = device(engine.device, engine.numerics).await?;
     aside.stage("loading the model");
+    if let Opened::Pack(pack) = &opened {
+        pack.verify()?;
+    }
     let model = with_run(aside, cancel, async |run| Model::load(opened.source(), &device, run).await).await?;
     if let Device::Gpu(_) = device {
         aside.stage("warming up");

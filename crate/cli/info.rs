@@ -38,7 +38,7 @@ pub(super) async fn info(args: &Info) -> Result<ExitCode> {
         all["kept_f16"] = json!(kept_f16(pack));
     }
     let mut out = Out::stdout();
-    if args.json {
+    if args.output.json {
         out.json(&all)?
     } else {
         out.say(&text(&all))?

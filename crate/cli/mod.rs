@@ -83,7 +83,13 @@ async fn run(command: Command, cancel: &Cancel) -> Result<ExitCode> {
         Command::Convert(a) => convert::convert(&a, cancel),
         Command::Verify(a) => {
             let device = engine::device(a.device, args::NumericsChoice::Exact).await?;
-            let summary = verify::verify(&a.dir, &device, a.bases.as_deref(), a.dump.as_deref())?;
+            let telling = match (a.json, a.quiet) {
+                (true, _) => verify::Telling::Json,
+                (false, true) => verify::Telling::Failures,
+                (false, false) => verify::Telling::All,
+            };
+            let options = verify::Options { bases: a.bases, dump: a.dump, telling };
+            let summary = verify::verify(&a.dir, &device, &options)?;
             Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { failure::FAILED.into() })
         }
         Command::Bench(a) => bench::bench(&a, cancel).await,

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::checkpoint::Checkpoint;
 use super::gguf::SHAPE_KEY;
 use super::llama;
@@ -11,7 +13,7 @@ use super::manifest::{DECODER, Generation, Manifest, PERCEIVER, PackFile, TOKENI
 use super::names;
 use super::quantise::{Quant, recode};
 use super::source::{Source, matrix};
-use super::tensors::{Component, Role, Wanted, wanted};
+use super::tensors::{Component, ENCODER, LANGUAGE_MODEL, Role, Wanted, wanted};
 use super::write::{Meta, Planned, Staging, gguf_head, padding};
 use crate::error::{At, Code, Error, Result};
 use crate::tensor::DType;
@@ -31,6 +33,8 @@ pub struct Options {
     pub quants: Vec<(Option<Component>, Quant)>,
     /// Where the bases are, if not in the usual place.
     pub bases: Option<PathBuf>,
+    /// Whether whoever will load the pack takes its `config.json`: asked before anything is read.
+    pub check: Option<fn(&Value) -> Result<()>>,
     /// Stops the conversion; nothing stays.
     pub cancel: Cancel,
 }
@@ -118,6 +122,7 @@ pub struct Progress<'a> {
 pub fn convert(source: &Path, out: &Path, options: &Options, progress: &dyn Fn(Progress<'_>)) -> Result<Manifest> {
     let dir = if source.exists() { source.to_owned() } else { from_hub(source, options, progress)? };
     let checkpoint = Checkpoint::open_with(&dir, options.bases.as_deref())?;
+    options.check.map_or(Ok(()), |check| check(checkpoint.config())).at(dir.display())?;
     let name = options.name.clone().unwrap_or_else(|| name_of(source));
     let jobs = jobs(&checkpoint, options).at(dir.display())?;
     let tokenizer = checkpoint.tokenizer()?;
@@ -178,11 +183,13 @@ struct Job {
 /// What is to be written, after names and shapes are known to be right.
 fn jobs(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<Job>> {
     let list = wanted(checkpoint.config())?;
+    let has = |group: &str| list.iter().any(|w| w.group == group && checkpoint.info(&w.name).is_some());
+    // Without a language model it is what the first training stage leaves: components may not be there yet.
+    let whole = has(LANGUAGE_MODEL);
     let mut jobs: Vec<Job> = Vec::new();
     for w in &list {
         let Some(info) = checkpoint.info(&w.name) else {
-            let started = || list.iter().any(|o| o.group == w.group && checkpoint.info(&o.name).is_some());
-            if !w.optional && (w.group == "encoder" || started()) {
+            if !w.optional && (whole || w.group == ENCODER || has(w.group)) {
                 return Err(Error::new(Code::PackInvalid, format!("a tensor of the {} is missing", w.group))
                     .expected(w.shape_text(), "none")
                     .at(&w.name));

@@ -113,12 +113,18 @@ pub(crate) fn tokenizer(config: &Value, json: Option<&[u8]>, base: Option<&GgufH
     let merges: Vec<String> = model["merges"].as_array().map_or(&[][..], |a| a).iter().filter_map(merge).collect();
     let tokens: Vec<String> =
         tokens.into_iter().enumerate().map(|(i, t)| t.unwrap_or_else(|| format!("[PAD{i}]"))).collect();
-    let pieces = json["normalizer"].is_object();
+    // SentencePiece's form marks spaces, in the normalizer or in the pre-tokenizer; the byte-level one has letters for bytes.
+    let (normalizer, before) = (json["normalizer"].to_string(), json["pre_tokenizer"].to_string());
+    let pieces = normalizer.contains('▁') || before.contains("\"Metaspace\"");
+    let prefix = normalizer.contains("\"Prepend\"")
+        || before.contains("\"Metaspace\"")
+            && !before.contains("\"never\"")
+            && !before.contains("\"add_prefix_space\":false");
     put("ggml.model", Meta::Text(if pieces { "llama" } else { "gpt2" }.into()));
     if pieces {
         put("ggml.scores", Meta::F32s(scores(&tokens, &merges)));
     } else {
-        let digits = json["pre_tokenizer"].to_string().contains("\"Digits\"");
+        let digits = before.contains("\"Digits\"");
         put("ggml.pre", Meta::Text(if digits { "smollm" } else { "gpt-2" }.into()));
         put("ggml.merges", Meta::Texts(merges));
     }
@@ -136,7 +142,7 @@ pub(crate) fn tokenizer(config: &Value, json: Option<&[u8]>, base: Option<&GgufH
         put("ggml.eos_token_id", Meta::U32(*id));
     }
     put("ggml.add_bos_token", Meta::Bool(json["post_processor"].is_object()));
-    put("ggml.add_space_prefix", Meta::Bool(pieces));
+    put("ggml.add_space_prefix", Meta::Bool(prefix));
     if let Some(template) = base.and_then(|b| b.text("tokenizer.chat_template")) {
         put("chat_template", Meta::Text(template.into()));
     }

@@ -72,6 +72,11 @@ pub(crate) enum Role {
     Vector,
 }
 
+/// The group without which there is no model at all.
+pub(crate) const ENCODER: &str = "encoder";
+/// The group that comes last in training.
+pub(crate) const LANGUAGE_MODEL: &str = "language model";
+
 /// A tensor that a config asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -82,7 +87,7 @@ pub(crate) struct Wanted {
     pub(crate) role: Role,
     /// No stage needs it.
     pub(crate) optional: bool,
-    /// Tensors of a group are all there or none of them is.
+    /// The component as people call it; where parts of a model may lack, it is all there or not at all.
     pub(crate) group: &'static str,
 }
 
@@ -194,7 +199,7 @@ pub(crate) fn wanted(config: &Value) -> Result<Vec<Wanted>> {
     let det = Numbers(&config["perceiver_cfg"]["ddetr_cfg"], "ddetr_cfg");
     let llm = Numbers(&config["llm_cfg"], "llm_cfg");
     let (d, h) = (vis.get("hidden_size", 768)?, llm.get("hidden_size", 4096)?);
-    let mut list = List { tensors: Vec::new(), component: Component::Encoder, group: "encoder", optional: false };
+    let mut list = List { tensors: Vec::new(), component: Component::Encoder, group: ENCODER, optional: false };
     encoder(&mut list, &vis, d)?;
     proposer(&mut list, &det, d)?;
     list.part(Component::Bridge, "bridge");
@@ -379,7 +384,7 @@ fn region_encoder(list: &mut List, config: &Value, d: usize, h: usize) -> Result
 }
 
 fn decoder(list: &mut List, llm: &Numbers<'_>, h: usize) -> Result<()> {
-    let group = "language model";
+    let group = LANGUAGE_MODEL;
     let heads = llm.get("num_attention_heads", 32)?;
     let (kv, width) = (llm.get("num_key_value_heads", heads)?, llm.get("head_dim", h / heads.max(1))?);
     let (vocab, ffn) = (llm.get("vocab_size", 32000)?, llm.get("intermediate_size", 11008)?);

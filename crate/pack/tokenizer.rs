@@ -135,7 +135,12 @@ struct Piece {
 
 /// From a SentencePiece BPE model with added tokens, brought into the form of golden/README.md 8.2.
 pub(crate) fn from_sentencepiece(model: &[u8], added: Option<&Value>, new: usize) -> Result<Vec<u8>> {
-    let pieces = pieces(model).ok_or_else(|| invalid("not a SentencePiece model"))?;
+    let (pieces, kind) = pieces(model).ok_or_else(|| invalid("not a SentencePiece model"))?;
+    if let Some(kind) = kind.filter(|kind| *kind != BPE) {
+        // Pieces of other kinds are chosen by likelihood: as merges they would be cut wrongly, without a word.
+        let name = ["unigram", "BPE", "word", "character"].get((kind as usize).wrapping_sub(1)).unwrap_or(&"unknown");
+        return Err(invalid("a SentencePiece model of another kind").expected("BPE", name));
+    }
     let vocab: BTreeMap<&str, usize> = pieces.iter().enumerate().map(|(i, p)| (p.text.as_str(), i)).collect();
     if vocab.len() != pieces.len() || pieces.is_empty() {
         return Err(invalid("pieces of the same text, or none").expected(pieces.len(), vocab.len()));
@@ -267,11 +272,26 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
     }
 }
 
-/// The pieces of a `ModelProto` (field 1: text 1, score 2, type 3); the other fields are skipped.
-fn pieces(mut model: &[u8]) -> Option<Vec<Piece>> {
-    let mut out = Vec::new();
+/// SentencePiece's `model_type` of byte-pair encoding.
+const BPE: u64 = 2;
+
+/// The pieces of a `ModelProto` (field 1: text 1, score 2, type 3) and its kind (field 2, the trainer's settings:
+/// `model_type` 3), where it says one; the other fields are skipped.
+fn pieces(mut model: &[u8]) -> Option<(Vec<Piece>, Option<u64>)> {
+    let (mut out, mut kind) = (Vec::new(), None);
     while !model.is_empty() {
-        let Field::Bytes(1, mut body) = field(&mut model)? else { continue };
+        let mut body = match field(&mut model)? {
+            Field::Bytes(1, body) => body,
+            Field::Bytes(2, mut settings) => {
+                while !settings.is_empty() {
+                    if let Field::Number(3, number) = field(&mut settings)? {
+                        kind = Some(number);
+                    }
+                }
+                continue;
+            }
+            _ => continue,
+        };
         let mut piece = Piece { text: String::new(), score: 0.0, kind: 1 };
         while !body.is_empty() {
             match field(&mut body)? {
@@ -283,7 +303,7 @@ fn pieces(mut model: &[u8]) -> Option<Vec<Piece>> {
         }
         out.push(piece);
     }
-    Some(out)
+    Some((out, kind))
 }
 
 /// The tokenizer of a folder: `tokenizer.json`, else one made of `tokenizer.model`; `None` where there is neither.
@@ -320,7 +340,17 @@ mod tests {
         assert_eq!(pieces(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), None);
         assert_eq!(pieces(&[0x0a, 5, 1]), None);
         assert_eq!(pieces(&[0xff; 20]), None);
-        assert_eq!(pieces(&[]), Some(vec![]));
+        assert_eq!(pieces(&[]), Some((vec![], None)));
+    }
+
+    #[test]
+    fn only_byte_pair_models_are_taken() {
+        // a piece "a", then the trainer's settings with a model type
+        let of = |kind: u8| [&[0x0a, 3, 0x0a, 1, b'a', 0x12, 2, 0x18][..], &[kind]].concat();
+        assert!(from_sentencepiece(&of(2), None, 0).is_ok());
+        let e = from_sentencepiece(&of(1), None, 0).unwrap_err();
+        assert!(e.to_string().contains("expected BPE, got unigram"), "{e}");
+        assert!(from_sentencepiece(&of(9), None, 0).unwrap_err().to_string().contains("unknown"));
     }
 
     #[test]

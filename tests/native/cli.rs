@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn golden(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).to_str().unwrap().to_owned()
@@ -272,6 +272,57 @@ fn a_converted_pack_answers() {
         groma.json(&["describe", &photo, "--json", "--model", model, "--device", "cpu", "--numerics", "exact"])
     });
     assert_eq!(calls[0]["tokens"], calls[1]["tokens"], "the weights were f16 all along");
+
+    let said = groma.json(&["convert", &tiny, "-o", "other", "--json"]);
+    let parts = ["tokenizer.json", "perceiver.gguf", "decoder.gguf"];
+    assert_eq!(said["files"].as_array().unwrap().iter().map(|f| &f["name"]).collect::<Vec<_>>(), parts);
+    assert_eq!((&said["name"], &said["place"]), (&json!("tiny"), &json!("other")));
+
+    // One bit of a weight: nothing else would notice.
+    let part = groma.path("other/decoder.gguf.000");
+    let mut bytes = std::fs::read(&part).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let out = groma.run(&["describe", &photo, "--model", "other", "--device", "cpu"]);
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("error[part-corrupt]"), "{said}");
+    assert!(said.contains("decoder.gguf.000") && said.contains("SHA-256"), "{said}");
+}
+
+#[test]
+fn a_config_that_no_engine_takes_is_not_converted() {
+    let groma = Groma::new();
+    let folder = groma.path("odd");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(golden(&format!("tiny/{name}")), folder.join(name)).unwrap();
+    }
+    let mut config: Value = serde_json::from_slice(&std::fs::read(golden("tiny/config.json")).unwrap()).unwrap();
+    config["perceiver_cfg"]["vis_encoder_cfg"]["num_attention_heads"] = json!(5);
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let out = groma.run(&["convert", "odd", "-o", "pack"]);
+    let said = text(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("sizes do not divide"), "{said}");
+    assert!(!groma.path("pack").exists());
+}
+
+#[test]
+fn verify_tells_failures_only_or_one_object() {
+    let groma = Groma::new();
+    let grammar = std::fs::read(golden("grammar.json")).unwrap();
+    let mut book: Value = serde_json::from_slice(&grammar).unwrap();
+    book["cases"][2]["segments"] = json!([]);
+    std::fs::create_dir(groma.path("goldens")).unwrap();
+    std::fs::write(groma.path("goldens/grammar.json"), book.to_string()).unwrap();
+    let out = groma.run(&["verify", "goldens", "--device", "cpu", "--quiet"]);
+    let said = text(&out.stdout);
+    let begins: Vec<_> = said.lines().map(|l| l.split(':').next().unwrap_or_default()).collect();
+    assert_eq!((out.status.code(), begins), (Some(1), vec!["FAIL grammar/2", "grammar", "all folders"]));
+    let out = groma.run(&["verify", "goldens", "--device", "cpu", "--json"]);
+    let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&said["passed"], &said["failed"]), (&json!(14), &json!(1)));
+    let third = &said["comparisons"][2];
+    assert_eq!((&third["name"], &third["pass"]), (&json!("grammar/2"), &json!(false)));
 }
 
 /// The report's form (schema 1): every key is there, and nothing is null.

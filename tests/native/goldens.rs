@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use groma::Code;
-use groma::cli::verify::verify;
+use groma::cli::verify::{self, verify};
 use groma::tensor::Device;
 use groma::tensor::gpu::{Gpu, Options};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn passes(name: &str, device: &Device) {
-    let summary = verify(&folder(name), device, None, None).expect("the folder is whole");
+    let summary = verify(&folder(name), device, &verify::Options::default()).expect("the folder is whole");
     assert_eq!(summary.failed, 0, "{name}: {summary:?}");
     assert!(summary.passed > 10, "{name} compared almost nothing: {summary:?}");
 }
@@ -76,7 +76,7 @@ fn a_missing_tensor_is_a_failure() {
         m["tensors"].as_object_mut().expect("an object").remove("A/vis.h0");
         m["tensors"]["A/vis.nowhere"] = entry;
     });
-    let summary = verify(dir.path(), &Device::cpu(), None, None).expect("it runs");
+    let summary = verify(dir.path(), &Device::cpu(), &verify::Options::default()).expect("it runs");
     assert_eq!(summary.failed, 1, "the missing tensor is counted: {summary:?}");
 }
 
@@ -88,7 +88,8 @@ fn goldens_that_contradict_themselves_are_failures() {
     {
         let dir = changed("manifest.json", |m| m["tensors"]["A/vis.h0"][key] = value.clone());
         let dump = dir.path().join("dump");
-        let summary = verify(dir.path(), &Device::cpu(), None, Some(&dump)).expect("it runs, and dumps what it has");
+        let options = verify::Options { dump: Some(dump.clone()), ..verify::Options::default() };
+        let summary = verify(dir.path(), &Device::cpu(), &options).expect("it runs, and dumps what it has");
         assert_eq!(summary.failed, 1, "{key} {value}: {summary:?}");
         assert!(dump.join("dump.safetensors").is_file(), "{key} {value}");
     }
@@ -97,13 +98,14 @@ fn goldens_that_contradict_themselves_are_failures() {
 #[test]
 fn goldens_without_anything_to_compare_are_no_pass() {
     let dir = changed("cases.json", |c| c["cases"][0]["max_new_tokens"] = json!(0));
-    let e = verify(dir.path(), &Device::cpu(), None, None).expect_err("an answer of no tokens is none");
+    let e =
+        verify(dir.path(), &Device::cpu(), &verify::Options::default()).expect_err("an answer of no tokens is none");
     assert!(e.code == Code::PackInvalid && e.to_string().contains("max_new_tokens"), "{e}");
 
     let dir = changed("cases.json", |c| c["cases"] = json!([]));
     std::fs::remove_file(dir.path().join("tokenizer_cases.json")).expect("removed");
     std::fs::write(dir.path().join("manifest.json"), "{}").expect("written");
-    let e = verify(dir.path(), &Device::cpu(), None, None).expect_err("nothing was shown");
+    let e = verify(dir.path(), &Device::cpu(), &verify::Options::default()).expect_err("nothing was shown");
     assert!(e.code == Code::PackInvalid && e.to_string().contains("nothing to compare"), "{e}");
 }
 

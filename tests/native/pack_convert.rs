@@ -19,7 +19,7 @@ fn floats_survive_exactly() {
             let dir = tempfile::tempdir().unwrap();
             run(&golden(folder), &dir.path().join("out"), &options(quant)).unwrap();
             let pack = Pack::open(dir.path().join("out")).unwrap();
-            pack.verify(&|_, _| ()).unwrap();
+            pack.verify().unwrap();
             assert_eq!(pack.config(), source.config());
             assert_eq!(pack.tokenizer().unwrap(), source.tokenizer().unwrap());
             for name in names(&source).iter().filter(|n| !UNUSED.contains(&n.as_str())) {

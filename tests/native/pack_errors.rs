@@ -34,6 +34,13 @@ fn missing_and_misshapen_tensors() {
     model.tensors.remove("perceiver.ddetr_transformer.bbox_embed.1.layers.0.weight");
     check(&failure(&model), Code::PackInvalid, &["bbox_embed.1.layers.0.weight", "missing"]);
 
+    // A component that is not there at all is missing as well.
+    for (begin, component) in [("perceiver.ddetr_transformer.", "proposer"), ("region_encoder.", "region encoder")] {
+        let mut model = Model::golden("tiny");
+        model.tensors.retain(|name, _| !name.starts_with(begin));
+        check(&failure(&model), Code::PackInvalid, &[begin, component, "missing"]);
+    }
+
     let mut model = Model::golden("tiny");
     model.config["llm_cfg"]["num_attention_heads"] = json!(3);
     check(&failure(&model), Code::PackInvalid, &["_proj.weight", "heads"]);
@@ -141,11 +148,7 @@ fn broken_packs() {
     let mut bytes = whole.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&part, &bytes).unwrap();
-    check(
-        &Pack::open(&out).unwrap().verify(&|_, _| ()).unwrap_err(),
-        Code::PartCorrupt,
-        &["decoder.gguf.000", "SHA-256"],
-    );
+    check(&Pack::open(&out).unwrap().verify().unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
     for (at, value, words) in [
         (0, b'X', &["not a GGUF file"][..]),
         (4, 9, &["version", "got 9"]),

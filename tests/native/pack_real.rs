@@ -41,7 +41,7 @@ fn groma_s_keeps_the_wheels_blocks() {
     assert_eq!(manifest.name, "groma-s");
     assert!(manifest.total < 160_000_000, "{}", manifest.total);
     let (pack, source) = (Pack::open(dir.path().join("out")).unwrap(), Checkpoint::open_with(groma_s(), None).unwrap());
-    pack.verify(&|_, _| ()).unwrap();
+    pack.verify().unwrap();
     for (name, dtype) in [
         ("llm.model.layers.7.mlp.down_proj.weight", DType::Q4_1),
         ("llm.model.embed_tokens.weight", DType::Q8_0),

@@ -12,6 +12,8 @@ import { choosePhoto, expect, load, looked, PHOTO, test } from "./site.js";
 interface Kernel {
   readonly name: string;
   readonly wgsl: string;
+  /** Bytes that a workgroup shares. */
+  readonly shared: number;
 }
 
 test("compiles every kernel without a message", async ({ page, site }) => {
@@ -21,10 +23,13 @@ test("compiles every kernel without a message", async ({ page, site }) => {
   await page.goto(site.page());
   const said = await page.evaluate(async (all) => {
     const adapter = await navigator.gpu.requestAdapter();
-    const device = await adapter?.requestDevice();
-    if (!device) return ["no device"];
+    if (!adapter) return ["no adapter"];
+    const { maxComputeWorkgroupStorageSize } = adapter.limits;
+    const device = await adapter.requestDevice({ requiredLimits: { maxComputeWorkgroupStorageSize } });
     const words: string[] = [];
-    for (const { name, wgsl } of all) {
+    for (const { name, wgsl, shared } of all) {
+      // Only what shares more than every device gives may be too much for this one.
+      if (shared > 16384 && shared > maxComputeWorkgroupStorageSize) continue;
       const module = device.createShaderModule({ code: wgsl });
       for (const { type, message } of (await module.getCompilationInfo()).messages)
         words.push(`${name}: ${type}: ${message}`);

@@ -7,9 +7,9 @@ mod model;
 mod ops;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::golden::{Golden, Numbers};
 use super::out::{Out, save, tell};
@@ -26,15 +26,79 @@ pub struct Summary {
     pub failed: usize,
 }
 
+/// What is told of the comparisons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Telling {
+    /// A line each.
+    #[default]
+    All,
+    /// A line for each that fails.
+    Failures,
+    /// One JSON object: `{"passed", "failed", "comparisons": [{"name", "pass", "text"}]}`.
+    Json,
+}
+
+/// How to verify.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the bases are, if not in the usual place.
+    pub bases: Option<PathBuf>,
+    /// Where to write what was computed, in the candidate form of golden/README.md 12.
+    pub dump: Option<PathBuf>,
+    /// What is told.
+    pub telling: Telling,
+}
+
 /// Verifies a folder, or every folder below a parent (and its `grammar.json`).
 ///
 /// # Errors
 /// Unreadable folders; `no-model` where a base is absent. Comparisons that fail are counted, not errors.
-pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>) -> Result<Summary> {
-    let mut all = Summary::default();
-    if dir.join("cases.json").is_file() {
-        return folder(dir, device, bases, dump);
+pub fn verify(dir: &Path, device: &Device, options: &Options) -> Result<Summary> {
+    let mut journal = Journal { telling: options.telling, out: Out::stdout(), all: Vec::new(), unsaid: Ok(()) };
+    let summary = if dir.join("cases.json").is_file() {
+        folder(dir, device, options.bases.as_deref(), options.dump.as_deref(), &mut journal)
+    } else {
+        parent(dir, device, options, &mut journal)
+    };
+    let Journal { mut out, all, unsaid, .. } = journal;
+    if let (Telling::Json, Ok(Summary { passed, failed })) = (options.telling, &summary) {
+        out.json(&json!({ "passed": passed, "failed": failed, "comparisons": all }))?;
     }
+    unsaid.and(summary)
+}
+
+/// Tells the comparisons.
+struct Journal {
+    telling: Telling,
+    out: Out,
+    all: Vec<Value>,
+    /// Why lines could not be said, where they could not: the verdict must not depend on it, but the status does.
+    unsaid: Result<()>,
+}
+
+impl Journal {
+    fn comparison(&mut self, pass: bool, name: &str, text: &str) {
+        match self.telling {
+            Telling::Json => self.all.push(json!({ "name": name, "pass": pass, "text": text })),
+            Telling::Failures if pass => (),
+            _ => self.say(&format!("{} {name}: {text}\n", if pass { "ok  " } else { "FAIL" })),
+        }
+    }
+
+    fn summary(&mut self, name: &str, Summary { passed, failed }: Summary) {
+        if self.telling != Telling::Json {
+            self.say(&format!("{name}: {passed} passed, {failed} failed\n"));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        let said = self.out.say(text);
+        self.unsaid = std::mem::replace(&mut self.unsaid, Ok(())).and(said);
+    }
+}
+
+fn parent(dir: &Path, device: &Device, options: &Options, journal: &mut Journal) -> Result<Summary> {
+    let mut all = Summary::default();
     let mut folders: Vec<_> = std::fs::read_dir(dir)
         .map_err(|e| Error::new(Code::Io, format!("can't be read: {e}")).at(dir.display()))?
         .filter_map(|e| e.ok().map(|e| e.path()))
@@ -47,8 +111,8 @@ pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&P
     }
     let mut without = None;
     for path in &folders {
-        let out = dump.map(|d| d.join(path.file_name().unwrap_or_default()));
-        match folder(path, device, bases, out.as_deref()) {
+        let out = options.dump.as_ref().map(|d| d.join(path.file_name().unwrap_or_default()));
+        match folder(path, device, options.bases.as_deref(), out.as_deref(), journal) {
             Ok(one) => {
                 all.passed += one.passed;
                 all.failed += one.failed;
@@ -61,23 +125,32 @@ pub fn verify(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&P
             // one that can't be judged is a failure of its own, and no reason not to judge the others
             Err(e) => {
                 tell(&format!("FAIL {}: {e}", path.display()));
+                if journal.telling == Telling::Json {
+                    journal.comparison(false, &path.display().to_string(), &e.to_string());
+                }
                 all.failed += 1;
             }
         }
     }
     if grammar.is_file() {
-        let one = verify_grammar(&grammar)?;
+        let one = verify_grammar(&grammar, journal)?;
         all.passed += one.passed;
         all.failed += one.failed;
     }
-    Out::stdout().say(&format!("all folders: {} passed, {} failed\n", all.passed, all.failed))?;
+    journal.summary("all folders", all);
     without.map_or(Ok(all), Err)
 }
 
-fn folder(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>) -> Result<Summary> {
+fn folder(
+    dir: &Path,
+    device: &Device,
+    bases: Option<&Path>,
+    dump: Option<&Path>,
+    journal: &mut Journal,
+) -> Result<Summary> {
     let golden = Golden::open(dir).at("verify")?;
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut report = Report::new(&golden, name, matches!(device, Device::Gpu(_)));
+    let mut report = Report::new(&golden, name, matches!(device, Device::Gpu(_)), journal);
     let is_ops = golden.cases["cases"].as_array().is_some_and(|c| c.iter().any(|c| c.get("op").is_some()));
     if is_ops {
         ops::run(&mut report, device)?
@@ -88,13 +161,12 @@ fn folder(dir: &Path, device: &Device, bases: Option<&Path>, dump: Option<&Path>
     if let Some(out) = dump {
         report.dump(out)?;
     }
-    let Report { name, summary, mut out, unsaid, .. } = report;
-    unsaid?;
+    let Report { name, summary, .. } = report;
     if summary == Summary::default() {
         // nothing failed, but nothing was shown either
         return Err(Error::new(Code::PackInvalid, "the folder holds nothing to compare").at(dir.display()));
     }
-    out.say(&format!("{name}: {} passed, {} failed\n", summary.passed, summary.failed))?;
+    journal.summary(&name, summary);
     Ok(summary)
 }
 
@@ -106,13 +178,11 @@ struct Report<'a> {
     summary: Summary,
     given: BTreeMap<String, Numbers>,
     results: BTreeMap<String, Map<String, Value>>,
-    out: Out,
-    /// Why lines could not be said, where they could not: the verdict must not depend on it, but the status does.
-    unsaid: Result<()>,
+    journal: &'a mut Journal,
 }
 
 impl<'a> Report<'a> {
-    fn new(golden: &'a Golden, name: String, gpu: bool) -> Self {
+    fn new(golden: &'a Golden, name: String, gpu: bool, journal: &'a mut Journal) -> Self {
         Self {
             golden,
             name,
@@ -120,14 +190,12 @@ impl<'a> Report<'a> {
             summary: Summary::default(),
             given: BTreeMap::new(),
             results: BTreeMap::new(),
-            out: Out::stdout(),
-            unsaid: Ok(()),
+            journal,
         }
     }
 
     fn line(&mut self, pass: bool, name: &str, text: &str) {
-        let said = self.out.say(&format!("{} {}/{name}: {text}\n", if pass { "ok  " } else { "FAIL" }, self.name));
-        self.unsaid = std::mem::replace(&mut self.unsaid, Ok(())).and(said);
+        self.journal.comparison(pass, &format!("{}/{name}", self.name), text);
         if pass { self.summary.passed += 1 } else { self.summary.failed += 1 }
     }
 
@@ -143,12 +211,12 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// A discrete result of a case.
-    /// What the host finds under every device, and a line says so.
+    /// A discrete result of a case that the host finds under every device; its line says so.
     fn host_result(&mut self, case: &Value, key: &str, got: Value) {
         self.judge(case, key, got, if self.gpu { " (host)" } else { "" });
     }
 
+    /// A discrete result of a case.
     fn result(&mut self, case: &Value, key: &str, got: Value) {
         self.judge(case, key, got, "");
     }
@@ -224,12 +292,12 @@ impl<'a> Report<'a> {
 }
 
 /// Section 8.6: tokens of answers and the segments they mean.
-fn verify_grammar(path: &Path) -> Result<Summary> {
+fn verify_grammar(path: &Path, journal: &mut Journal) -> Result<Summary> {
     let book = golden::json(path)?;
     if book["cases"].as_array().is_none_or(Vec::is_empty) {
         return Err(Error::new(Code::PackInvalid, "there is nothing to compare").at(path.display()));
     }
-    let (mut summary, mut out) = (Summary::default(), Out::stdout());
+    let mut summary = Summary::default();
     for (i, case) in book["cases"].as_array().cloned().unwrap_or_default().iter().enumerate() {
         let regions = usize::try_from(case["num_regions"].as_u64().unwrap_or(0)).unwrap_or(0);
         let mut parser = Parser::new(regions);
@@ -241,16 +309,16 @@ fn verify_grammar(path: &Path) -> Result<Summary> {
         let got: Vec<Value> = parser.segments().iter().map(shown).collect();
         let pass = Value::Array(got.clone()) == case["segments"];
         let text = if pass { "equal".to_owned() } else { format!("{got:?}") };
-        out.say(&format!("{} grammar/{i}: {text}\n", if pass { "ok  " } else { "FAIL" }))?;
+        journal.comparison(pass, &format!("grammar/{i}"), &text);
         if pass { summary.passed += 1 } else { summary.failed += 1 }
     }
-    out.say(&format!("grammar: {} passed, {} failed\n", summary.passed, summary.failed))?;
+    journal.summary("grammar", summary);
     Ok(summary)
 }
 
 fn shown(s: &grounding::Segment) -> Value {
     match s.kind {
-        Kind::Text => serde_json::json!({ "text": s.text }),
-        Kind::Phrase => serde_json::json!({ "phrase": s.text, "regions": s.regions }),
+        Kind::Text => json!({ "text": s.text }),
+        Kind::Phrase => json!({ "phrase": s.text, "regions": s.regions }),
     }
 }

@@ -9,7 +9,7 @@ use super::adapter::{AdapterInfo, Options, choose, kind};
 use super::counters::{Counters, Purpose, Tally};
 use super::kernels::{Kind, Permutation};
 use super::memory::Held;
-use super::variants::Traits;
+use super::variants::{Traits, WIDE};
 use crate::error::{At, Code, Error, Result};
 
 /// An open GPU. Cheap to clone; clones are the same device.
@@ -90,6 +90,8 @@ impl Gpu {
             limits.max_storage_buffer_binding_size =
                 offered.max_storage_buffer_binding_size.min(ENOUGH).max(limits.max_storage_buffer_binding_size);
             limits.max_buffer_size = offered.max_buffer_size.min(ENOUGH).max(limits.max_buffer_size);
+            limits.max_compute_workgroup_storage_size =
+                offered.max_compute_workgroup_storage_size.min(WIDE).max(limits.max_compute_workgroup_storage_size);
         }
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("groma"), required_limits: limits.clone(), ..Default::default() };
@@ -119,6 +121,7 @@ impl Gpu {
         let traits = Traits {
             software: options.software_kernels.unwrap_or(software),
             binding: options.binding.unwrap_or(u64::MAX).min(info.binding).min(info.buffer),
+            shared: info.workgroup_bytes,
         };
         Ok(Self(Arc::new(Shared {
             device,

@@ -27,6 +27,8 @@ pub struct Permutation {
     pub wgsl: &'static str,
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
+    /// Bytes of workgroup memory; every device gives 16 KiB.
+    pub shared: u32,
     /// Index and kind of every binding.
     pub bindings: &'static [(u32, Kind)],
 }

@@ -11,11 +11,13 @@ pub struct Traits {
     pub software: bool,
     /// The most bytes that can be bound at once.
     pub binding: u64,
+    /// Bytes of memory that a workgroup may share.
+    pub shared: u32,
 }
 
 impl Traits {
     /// WebGPU's default limits.
-    pub const DEFAULT: Traits = Traits { software: true, binding: 128 << 20 };
+    pub const DEFAULT: Traits = Traits { software: true, binding: 128 << 20, shared: 16 << 10 };
 }
 
 /// How rows of `k` numbers of a type are read.
@@ -33,11 +35,23 @@ pub fn weight_format(dtype: DType, k: usize) -> WeightFormat {
     }
 }
 
-/// Tile of a matrix product, and the rows and columns of a workgroup.
+/// Wide tiles that keep every core of a large GPU busy; fewer are better cut smaller.
+const MANY: usize = 128;
+
+/// Tile of a product of `rows` by `cols` results, and the rows and columns of a workgroup.
 #[must_use]
-pub fn gemm_tile(traits: Traits) -> (gemm::Tile, usize, usize) {
-    if traits.software { (gemm::Tile::Straight, 8, 64) } else { (gemm::Tile::Tiled, 64, 64) }
+pub fn gemm_tile(traits: Traits, rows: usize, cols: usize) -> (gemm::Tile, usize, usize) {
+    if traits.software {
+        (gemm::Tile::Straight, 8, 64)
+    } else if traits.shared >= WIDE && rows.div_ceil(128) * cols.div_ceil(128) >= MANY {
+        (gemm::Tile::Wide, 128, 128)
+    } else {
+        (gemm::Tile::Tiled, 64, 64)
+    }
 }
+
+/// Bytes that the workgroups of wide tiles share: more than every device gives.
+pub const WIDE: u32 = 32 << 10;
 
 /// The most bytes of a weight that is decoded aside.
 const ASIDE: usize = 16 << 20;
@@ -119,6 +133,16 @@ mod tests {
         assert!(!decodes_aside(Traits { binding: 1 << 20, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 1536 * 384));
         assert!(!decodes_aside(Traits { software: false, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 4096));
         assert!(!decodes_aside(Traits::DEFAULT, WeightFormat::F32, 257, 4096), "nothing to decode");
+    }
+
+    #[test]
+    fn wide_tiles_are_for_large_products_on_devices_that_hold_them() {
+        let large = Traits { software: false, shared: 32 << 10, ..Traits::DEFAULT };
+        assert_eq!(gemm_tile(large, 512, 4096).0, gemm::Tile::Wide);
+        assert_eq!(gemm_tile(large, 512, 3968).0, gemm::Tile::Tiled, "too few to keep a device busy");
+        let plain = Traits { software: false, ..Traits::DEFAULT };
+        assert_eq!(gemm_tile(plain, 512, 4096).0, gemm::Tile::Tiled, "default limits");
+        assert_eq!(gemm_tile(Traits { software: true, ..large }, 512, 4096).0, gemm::Tile::Straight);
     }
 
     #[test]

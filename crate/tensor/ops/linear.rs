@@ -243,8 +243,8 @@ pub(crate) fn gemm_rows(
     epilogue: &Epilogue,
     y: &Write,
 ) -> Result<()> {
-    let (tile, height, width) = variants::gemm_tile(lower.traits());
     for w in lower.weight(weight)? {
+        let (tile, height, width) = variants::gemm_tile(lower.traits(), rows, w.slice.rows);
         let tiles = w.slice.rows.div_ceil(width);
         let (format, read) = decoded(lower, rows, weight, w.read, &w.slice)?;
         let kernel = gemm::Gemm {

@@ -1,6 +1,8 @@
 //! Matrix products in every weight type: many rows, one row, the decoder's fused forms, convolutions.
 
 use groma::tensor::gpu::Options;
+use groma::tensor::gpu::kernels::gemm;
+use groma::tensor::gpu::variants;
 use groma::tensor::ops::{self, Act, Cache, Geometry, Linear, Projection, Tables};
 use groma::tensor::{DType, ops::qkv::rope_table};
 
@@ -34,6 +36,18 @@ fn linear_in_every_type() {
         }
     }
     table(SUMS, cases);
+}
+
+/// Enough results for the tiles of large products, in the last of which rows and columns are missing.
+#[test]
+fn linear_in_wide_tiles() {
+    let device = gpu(Options { software_kernels: Some(false), ..Options::from_env() });
+    if device.traits().shared < variants::WIDE {
+        return; // This adapter has no room for them.
+    }
+    assert_eq!(variants::gemm_tile(device.traits(), 1290, 1411).0, gemm::Tile::Wide);
+    let short = |dtype| lengths(dtype).iter().filter(|k| **k < 100).map(move |k| linear(dtype, 1290, *k, 1411));
+    table_on(&[("wide", device)], SUMS, TYPES.into_iter().flat_map(short).collect(), 1);
 }
 
 #[test]

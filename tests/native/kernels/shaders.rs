@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use groma::tensor::gpu::kernels::{self, Kind};
+use groma::tensor::gpu::variants;
 use sha2::{Digest, Sha256};
 
 /// One line a permutation: name, workgroup, bindings, the beginning of its text's hash.
@@ -43,16 +44,19 @@ fn linked_text_is_as_it_was() {
 fn texts_are_left_for_the_browser() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache");
     std::fs::create_dir_all(&dir).expect("the folder can be made");
-    let all: Vec<_> = kernels::all().iter().map(|p| serde_json::json!({ "name": p.name, "wgsl": p.wgsl })).collect();
+    let of = |p: &&kernels::Permutation| serde_json::json!({ "name": p.name, "wgsl": p.wgsl, "shared": p.shared });
+    let all: Vec<_> = kernels::all().iter().map(of).collect();
     std::fs::write(dir.join("kernels.json"), serde_json::json!(all).to_string()).expect("it can be written");
 }
 
 #[test]
-fn permutations_stay_within_default_limits() {
+fn permutations_stay_within_default_limits_but_wide_ones() {
     for p in kernels::all() {
         let storage = p.bindings.iter().filter(|(_, k)| *k != Kind::Uniform).count();
         assert!(storage <= 8, "{} binds {storage} storage buffers", p.name);
         assert!(p.workgroup.iter().product::<u32>() <= 256, "{} has more than 256 threads", p.name);
+        let most = if p.name.ends_with("_wide") { variants::WIDE } else { 16 << 10 };
+        assert!(p.shared <= most, "{} shares {} bytes in a workgroup", p.name, p.shared);
     }
 }
 

