@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from groma_training.data import coco, conversations, flickr, referring, visual_genome, voc, yolo
+from groma_training.data.entities import entities
 from groma_training.data.gather import difference_hash, gather, is_excluded, is_near
 from groma_training.data.labels import label_sets
 from groma_training.data.photo import Object, Photo, PhotoStore, Turn, read_jsonl, write_jsonl
@@ -154,3 +155,14 @@ def test_gather_leaves_out_what_must_not_be_seen(folder):
     assert is_excluded("secret", frozenset([secret]))
     image = Image.open(folder / "000000000009.png")
     assert is_near(image.resize((80, 60)), difference_hash(image)[None])
+
+
+def test_entities_are_phrases_of_categories_with_one_box():
+    objects = [Object((0, 0, 5, 5), "dog"), Object((5, 0, 9, 5), "person"), Object((0, 5, 4, 9), "car"),
+               Object((4, 5, 8, 9), "car"), Object((1, 1, 3, 3), "cup", True)]
+    photo = Photo("a", "a.jpg", 10, 10, objects, exhaustive=True, captions=[
+        "A brown dog beside a man and two cars.", "a man with a cup", "The man looks at a car."])
+    assert [(p.text, p.boxes) for p in entities(photo)] == [
+        ("A brown dog", [(0, 0, 5, 5)]), ("a man", [(5, 0, 9, 5)]), ("The man", [(5, 0, 9, 5)])]
+    photo.exhaustive = False
+    assert entities(photo) == [], "there may be a second one without a box"

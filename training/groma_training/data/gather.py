@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from groma_training.data import coco, conversations, flickr, referring, visual_genome, voc, yolo
+from groma_training.data.entities import entities
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl, write_jsonl
 
 NEAR_BITS = 16
@@ -109,6 +110,7 @@ def gather(spec: dict) -> tuple[list[Photo], Counter]:
                 tally[name, "kept"] += 1
                 photo.source = photo.source or name
                 photo.captions = photo.captions or captions.get(photo.id, [])
+                photo.phrases = photo.phrases or (entities(photo) if spec.get("entities", False) else [])
                 photos[photo.id] = photo
     return list(photos.values()), tally
 
