@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn photos_equal_the_goldens() {
-        for folder in ["tiny", "tiny2", "tiny3", "small", "dinov2s"] {
+        for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5", "small", "dinov2s"] {
             let g = Golden::open(folder);
             let size = g.config["image_size"].as_u64().unwrap_or(448) as usize;
             for (image, file) in g.book()["images"].as_object().unwrap() {

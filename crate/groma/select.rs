@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn whole_selections_equal_the_goldens() {
-        for folder in ["tiny", "tiny2", "tiny3", "small"] {
+        for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5", "small"] {
             let g = Golden::open(folder);
             for case in g.cases() {
                 let (id, image) = (case["id"].as_str().unwrap(), case["image"].as_str().unwrap());

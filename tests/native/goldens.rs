@@ -40,6 +40,16 @@ fn cpu_tiny3() {
 }
 
 #[test]
+fn cpu_tiny4() {
+    passes("tiny4", &Device::cpu());
+}
+
+#[test]
+fn cpu_tiny5() {
+    passes("tiny5", &Device::cpu());
+}
+
+#[test]
 fn cpu_small() {
     passes("small", &Device::cpu());
 }
@@ -133,6 +143,16 @@ fn gpu_tiny2() {
 #[test]
 fn gpu_tiny3() {
     gpu_passes("tiny3");
+}
+
+#[test]
+fn gpu_tiny4() {
+    gpu_passes("tiny4");
+}
+
+#[test]
+fn gpu_tiny5() {
+    gpu_passes("tiny5");
 }
 
 #[test]

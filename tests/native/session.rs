@@ -46,7 +46,7 @@ fn question(text: &str) -> Task {
 /// The user texts of the golden cases are those of our tasks: the same tokens must come out of a conversation.
 #[test]
 fn a_conversation_says_what_the_goldens_say() {
-    for folder in ["tiny", "tiny2", "tiny3"] {
+    for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5"] {
         let cases = std::fs::read_to_string(golden(folder).join("cases.json")).expect("text");
         let cases: serde_json::Value = serde_json::from_str(&cases).expect("JSON");
         let case = cases["cases"].as_array().expect("a list").iter().find(|c| c["id"] == "grounded_caption");
