@@ -208,6 +208,23 @@ fn a_token_without_an_embedding_is_refused() {
 }
 
 #[test]
+fn an_empty_prompt_is_refused() {
+    let mut text = Text::new(&model("tiny")).expect("a decoder");
+    let read = block_on(text.read(&[], 1, Sources::default(), Ending::Greedy, &Run::default()));
+    assert_eq!(read.map_err(|e| e.code), Err(Code::Usage));
+}
+
+/// Whoever shows the regions before the first word has them computed before the question is asked.
+#[test]
+fn regions_that_were_asked_for_first_are_told_once() {
+    let mut photo = open(&model("tiny2"), &picture("tiny2", "photo_A.png"));
+    block_on(photo.regions_for(&question("What is this?"), &Run::default())).expect("regions");
+    let first = ask(&mut photo, question("What is this?")).timing.regions_ms;
+    let second = ask(&mut photo, question("And this?")).timing.regions_ms;
+    assert!(first > 0.0 && second == 0.0, "{first} ms, then {second} ms");
+}
+
+#[test]
 fn boxes_of_a_refused_question_are_forgotten() {
     let model = model("tiny2");
     let rgb = picture("tiny2", "photo_A.png");
