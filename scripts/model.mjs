@@ -6,17 +6,18 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { bringBases } from "./bases.mjs";
+import { converterHash } from "./converter.mjs";
 import { root, run, say, unlessDone } from "./lib.mjs";
 
 const SOURCE = join(root, "models", "groma-s");
 
-/** Converts the model unless its pack is there and no older than it. */
+/** Converts the model unless its pack is there, and neither it nor the converter has changed since. */
 export async function buildModel(out = join(root, "dist", "models", "groma-s")) {
   if (!existsSync(SOURCE)) {
     say("models/groma-s is not there: the page is built without a model.");
     return;
   }
-  const key = await fingerprint(SOURCE);
+  const key = `${await fingerprint(SOURCE)} ${converterHash()}`;
   const stamp = join(root, ".cache", "groma-s");
   if (!existsSync(join(out, "model.json"))) await rm(stamp, { force: true });
   await unlessDone(stamp, key, async () => {

@@ -1,10 +1,12 @@
 // `npm test`: everything that must pass. One command proves a change; CI calls exactly this.
 
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 
 import { buildSite } from "./build.mjs";
-import { bringBases } from "./bases.mjs";
-import { answers, installPackages, run, say, tool } from "./lib.mjs";
+import { bases, bringBases } from "./bases.mjs";
+import { answers, installPackages, python, root, run, say, tool } from "./lib.mjs";
+import { bringPackages } from "./packages.mjs";
 
 /** Runs one step and says how long it took. */
 async function step(name, work) {
@@ -16,14 +18,21 @@ async function step(name, work) {
 
 await step("packages", installPackages);
 await step("bases", bringBases);
+let readers = {};
+await step("other people's readers", async () => (readers = await bringPackages()));
 // Rust first: it takes the longest, and what it finds is the most interesting.
 await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
 await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
 await step("rust tests", async () => {
   const nextest = await answers("cargo-nextest", "nextest");
-  await run("cargo", nextest ? ["nextest", "run"] : ["test"]);
+  await run("cargo", nextest ? ["nextest", "run"] : ["test"], { env: readers });
 });
 await step("site", buildSite);
+await step("the pack in PyPI's gguf", () => {
+  const pack = join(root, "dist", "models", "groma-s");
+  const decoder = join(bases, "SmolLM2-135M-Instruct.Q4_1.gguf");
+  return run(python, [join(root, "scripts", "check_pack.py"), pack, decoder], { env: readers });
+});
 await step("lint", async () => {
   await tool("prettier", ["--check", "--log-level", "warn", "."]);
   await tool("eslint", ["."]);

@@ -49,9 +49,10 @@ async fn load(args: &Bench, aside: &Aside, cancel: &Cancel) -> Result<(Rc<Model>
     let device = engine::device(args.engine.device, args.engine.numerics).await?;
     aside.stage("measuring the device");
     let rates = Rates::measure(&device, &Run::default()).await?;
-    aside.stage("loading the model");
     match source {
         Ok(opened) => {
+            engine::check(&opened, aside, cancel).await?;
+            aside.stage("loading the model");
             let load = async |run: &Run<'_>| Model::load(opened.source(), &device, run).await;
             let model = with_run(aside, cancel, load).await?;
             let pack = match &opened {
@@ -71,6 +72,7 @@ async fn load(args: &Bench, aside: &Aside, cancel: &Cancel) -> Result<(Rc<Model>
             Ok((model, pack, rates))
         }
         Err((json, sha256)) => {
+            aside.stage("making the model");
             let load = async |run: &Run<'_>| Model::random(&json, args.quant, &device, run).await;
             let model = with_run(aside, cancel, load).await?;
             let pack = json!({ "name": "random", "sha256": sha256, "quantisation": { "all": args.quant.as_str() } });

@@ -117,15 +117,20 @@ fn is_real(device: &Device) -> bool {
     matches!(device, Device::Gpu(gpu) if !gpu.is_software())
 }
 
+/// Compares every part of a pack with its hash. A checkpoint has none.
+pub(super) async fn check(opened: &Opened, aside: &Aside, cancel: &Cancel) -> Result<()> {
+    let Opened::Pack(pack) = opened else { return Ok(()) };
+    aside.stage("checking the model");
+    with_run(aside, cancel, async |run| pack.verify(run)).await
+}
+
 /// Opens device and model, and reads the weights.
 pub(super) async fn load(engine: &Engine, aside: &Aside, cancel: &Cancel) -> Result<Rc<Model>> {
     // A missing model is cheaper to find out than a device.
     let opened = open(engine.model.as_deref())?;
     let device = device(engine.device, engine.numerics).await?;
+    check(&opened, aside, cancel).await?;
     aside.stage("loading the model");
-    if let Opened::Pack(pack) = &opened {
-        pack.verify()?;
-    }
     let model = with_run(aside, cancel, async |run| Model::load(opened.source(), &device, run).await).await?;
     if let Device::Gpu(_) = device {
         aside.stage("warming up");

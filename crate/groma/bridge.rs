@@ -9,6 +9,9 @@ use crate::tensor::plan::TapForm;
 use crate::tensor::{Plan, Tensor, Value};
 
 /// Records the bridge: hidden states → image tokens, copied into `out [N / k², H]`.
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record(p: &mut Plan, c: &Config, w: &Weights, states: &[Value], out: &Tensor) -> Result<()> {
     p.stage("bridge");
     let side = c.patches();

@@ -5,7 +5,6 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::limit;
 use crate::error::{Code, Error, Result};
 
 /// The whole model's configuration, defaults filled in.
@@ -151,7 +150,13 @@ pub struct Llm {
     pub rope_scaling: Option<Value>,
     pub tie_word_embeddings: bool,
     pub max_position_embeddings: usize,
+    #[serde(deserialize_with = "or_default")]
     pub eos_token_id: OneOrMany,
+}
+
+/// `null` is what some checkpoints write for a key that they could have left out.
+fn or_default<'de, D: serde::Deserializer<'de>>(from: D) -> Result<OneOrMany, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// One id or a list of them.
@@ -162,6 +167,13 @@ pub enum OneOrMany {
     One(u32),
     /// Several.
     Many(Vec<u32>),
+}
+
+/// `</s>`, as upstream's Llama has it.
+impl Default for OneOrMany {
+    fn default() -> Self {
+        Self::One(2)
+    }
 }
 
 impl OneOrMany {
@@ -190,7 +202,7 @@ impl Default for Llm {
             rope_scaling: None,
             tie_word_embeddings: false,
             max_position_embeddings: 2048,
-            eos_token_id: OneOrMany::One(2),
+            eos_token_id: OneOrMany::default(),
         }
     }
 }
@@ -304,6 +316,9 @@ pub const INDEX_TOKENS: usize = 100;
 
 impl Config {
     /// Reads `config.json`; refuses what the specification refuses.
+    ///
+    /// # Errors
+    /// `pack-invalid` names the key, what it may be and what it is.
     pub fn from_json(json: &Value) -> Result<Self> {
         let parts = [
             "",
@@ -373,128 +388,5 @@ impl Config {
                 _ => 4 * h,
             })
             .collect()
-    }
-
-    fn check(&self) -> Result<()> {
-        let (v, d, l, r) = (&self.vision, &self.proposer, &self.llm, &self.region);
-        let refuse = |what: &str| Err(Error::new(Code::PackInvalid, what));
-        let tables = [
-            self.image_size,
-            v.image_size,
-            v.patch_size,
-            d.num_queries,
-            d.two_stage_num_proposals,
-            l.vocab_size,
-            l.max_position_embeddings,
-            self.max_region_num,
-        ];
-        let widths = [
-            v.hidden_size,
-            d.d_model,
-            d.encoder_ffn_dim,
-            d.decoder_ffn_dim,
-            l.hidden_size,
-            l.intermediate_size,
-            r.hidden_dims,
-            r.pos_dims,
-            self.region_channels(),
-        ];
-        let counts = [
-            v.num_hidden_layers,
-            v.num_attention_heads,
-            d.encoder_layers.saturating_add(1), // There may be none.
-            d.decoder_layers,
-            d.encoder_attention_heads,
-            d.decoder_attention_heads,
-            l.num_hidden_layers,
-            l.num_attention_heads,
-            l.kv_heads(),
-            r.num_groups,
-            r.num_fuse.saturating_add(1),
-        ];
-        let windows = [d.encoder_n_points, d.decoder_n_points, r.roi_size, self.image_token_merge];
-        let groups: [(usize, &[usize]); 5] = [
-            (limit::TABLE, &tables),
-            (limit::WIDTH, &widths),
-            (limit::HEAD, &[l.head_width()]),
-            (limit::COUNT, &counts),
-            (limit::WINDOW, &windows),
-        ];
-        if groups.iter().any(|(most, sizes)| sizes.iter().any(|s| *s == 0 || s > most)) {
-            return refuse("a size is zero or absurdly large");
-        }
-        if l.max_position_embeddings.saturating_mul(l.head_width()) > limit::ROPE {
-            return refuse("max_position_embeddings is absurdly large");
-        }
-        if !(v.mlp_ratio > 0.0 && v.mlp_ratio <= 64.0) {
-            return refuse("mlp_ratio is no sensible number");
-        }
-        if v.use_swiglu_ffn {
-            return refuse("use_swiglu_ffn is not supported");
-        }
-        if !v.hidden_size.is_multiple_of(v.num_attention_heads) || !self.image_size.is_multiple_of(v.patch_size) {
-            return refuse("the image encoder's sizes do not divide");
-        }
-        if !self.patches().is_multiple_of(self.image_token_merge) {
-            return refuse("image_token_merge does not divide the patches of a side");
-        }
-        if d.two_stage && !d.with_box_refine {
-            return refuse("two_stage needs with_box_refine");
-        }
-        if !(1..=4).contains(&d.num_feature_levels) {
-            return refuse("num_feature_levels must be 1 to 4");
-        }
-        let finest = self.levels().into_iter().max().unwrap_or(0);
-        if finest.max(2 * self.patches()).max(v.image_size / v.patch_size) > limit::SIDE {
-            return refuse("absurdly many patches");
-        }
-        let heads = [d.encoder_attention_heads, d.decoder_attention_heads];
-        if heads.iter().any(|h| !d.d_model.is_multiple_of(*h)) || !d.d_model.is_multiple_of(2) {
-            return refuse("the proposer's sizes do not divide");
-        }
-        if d.two_stage && d.queries() > self.levels().iter().map(|s| s * s).sum() {
-            return refuse("two_stage_num_proposals is more than there are places to propose");
-        }
-        if d.activation_function != "relu" {
-            return refuse("activation_function must be relu");
-        }
-        if self.max_region_num > INDEX_TOKENS {
-            return refuse("max_region_num is more than there are index tokens (100)");
-        }
-        if l.rope_scaling.is_some() {
-            return refuse("rope_scaling is not supported");
-        }
-        if !l.num_attention_heads.is_multiple_of(l.kv_heads()) || !l.head_width().is_multiple_of(2) {
-            return refuse("the language model's heads do not divide");
-        }
-        if r.level_scales.len() != r.featmap_strides.len() || r.level_scales.is_empty() || r.level_scales.contains(&0) {
-            return refuse("level_scales and featmap_strides must be of one length");
-        }
-        if r.level_scales.len() > 8 || r.level_scales.iter().any(|s| s.saturating_mul(self.patches()) > limit::SIDE) {
-            return refuse("the region encoder's maps are absurdly large");
-        }
-        if r.featmap_strides.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return refuse("featmap_strides must be positive");
-        }
-        if !self.region_channels().is_multiple_of(r.num_groups) {
-            return refuse("num_groups does not divide the region encoder's channels");
-        }
-        let states = v.num_hidden_layers + 1;
-        // the region encoder reads the last one for each of its levels, the proposer up to four
-        if states < r.level_scales.len() || !(-(states as i64)..states as i64).contains(&self.vis_output_layer) {
-            return refuse("the image encoder lacks a hidden state that is read (vis_output_layer, level_scales)");
-        }
-        Ok(())
-    }
-
-    /// Refuses a proposer whose number of classes is not one (a checkpoint writes it as the length of `id2label`; O-10).
-    pub fn check_classes(&self) -> Result<()> {
-        let classes = self.proposer.id2label.as_ref().map_or(2, serde_json::Map::len);
-        if classes == 1 {
-            return Ok(());
-        }
-        Err(Error::new(Code::PackInvalid, "the proposer must have one class (id2label)")
-            .expected(1, classes)
-            .at("config.json"))
     }
 }

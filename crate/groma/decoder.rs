@@ -36,6 +36,9 @@ pub struct Memory {
 
 impl Memory {
     /// Room for `capacity` positions.
+    ///
+    /// # Errors
+    /// `out-of-memory`.
     pub fn new(device: &Device, c: &Config, capacity: usize) -> Result<Self> {
         let l = &c.llm;
         let state = device.zeros("decoder.state", &[state::LEN], DType::U32)?;
@@ -90,6 +93,9 @@ pub enum Ending {
 }
 
 /// Records `rows` prompt rows: their codes are in `memory.codes`, their position in the state.
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 #[expect(clippy::too_many_arguments, reason = "a recording names all that it binds")]
 pub fn record_chunk(
     p: &mut Plan,
@@ -116,6 +122,9 @@ pub fn record_chunk(
 }
 
 /// Records one step: the token in the state is embedded, its successor chosen (greedily or by the host).
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record_step(
     p: &mut Plan,
     c: &Config,

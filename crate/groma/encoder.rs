@@ -59,6 +59,9 @@ pub fn position_table(table: &[f32], d: usize, side: usize) -> Vec<f32> {
 }
 
 /// Records the encoder: `pixels [3, S, S]` → hidden states `[1 + N, D]`, the embeddings first, then every block's output.
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record(p: &mut Plan, c: &Config, w: &Weights, pixels: &Tensor) -> Result<Vec<Value>> {
     let (v, d, side) = (&c.vision, c.vision.hidden_size, c.patches());
     p.stage("encoder.embed");

@@ -5,6 +5,7 @@
 
 pub mod bridge;
 pub mod config;
+mod config_check;
 pub mod decoder;
 pub mod encoder;
 #[cfg(test)]

@@ -36,6 +36,9 @@ pub struct Rgb {
 
 impl Rgb {
     /// Pixels that somebody else decoded.
+    ///
+    /// # Errors
+    /// `image-unreadable` where there are not just as many numbers as the size says, or none.
     pub fn new(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
         let want = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if want != Some(data.len()) || data.is_empty() {
@@ -46,6 +49,9 @@ impl Rgb {
     }
 
     /// Pixels with a fourth number each (a canvas has them so): the fourth is dropped, not composited.
+    ///
+    /// # Errors
+    /// `image-unreadable`, as [`Rgb::new`].
     pub fn from_rgba(width: usize, height: usize, rgba: &[u8]) -> Result<Self> {
         let (pixels, rest) = rgba.as_chunks::<4>();
         if !rest.is_empty() {
@@ -59,11 +65,17 @@ impl Rgb {
 /// Decodes a PNG, JPEG or WebP file as the photo's maker meant it to be seen: turned by its EXIF orientation.
 ///
 /// Alpha is dropped, grey replicated, 16 bits cut to their upper 8, colour profiles are ignored (as upstream does).
+///
+/// # Errors
+/// `image-unreadable` for anything else and for broken files, `image-too-large`.
 pub fn decode(bytes: &[u8]) -> Result<Rgb> {
     decode_with(bytes, true)
 }
 
 /// As [`decode`]; with `turned` false as the photo is stored, for those who show it so (some browsers and WebP files).
+///
+/// # Errors
+/// As [`decode`].
 pub fn decode_with(bytes: &[u8], turned: bool) -> Result<Rgb> {
     let format = match image::guess_format(bytes) {
         Ok(f @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => f,
@@ -284,7 +296,7 @@ mod tests {
 
     #[test]
     fn photos_equal_the_goldens() {
-        for folder in ["tiny", "tiny2", "tiny3", "small", "dinov2s"] {
+        for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5", "small", "dinov2s"] {
             let g = Golden::open(folder);
             let size = g.config["image_size"].as_u64().unwrap_or(448) as usize;
             for (image, file) in g.book()["images"].as_object().unwrap() {

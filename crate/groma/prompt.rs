@@ -69,6 +69,9 @@ fn not_empty(text: &str, what: &str) -> Result<()> {
 
 /// A question, with `[1]`, `[2]` … in it for the `boxes` that a person drew. Boxes that the question does not mention
 /// are added before its final punctuation.
+///
+/// # Errors
+/// `question-empty`; `usage` for a number that stands for no box.
 pub fn ask(question: &str, grounded: bool, boxes: usize) -> Result<Turn> {
     not_empty(question, "question")?;
     let mut turn = Turn::default();
@@ -113,12 +116,18 @@ fn next_placeholder(text: &str) -> Option<(&str, usize, &str)> {
 }
 
 /// Everything of a kind: `dog`.
+///
+/// # Errors
+/// `question-empty`.
 pub fn detect(label: &str) -> Result<Turn> {
     not_empty(label, "label")?;
     Ok(around("Locate all <p>", label, "</p> in this image."))
 }
 
 /// The one that a phrase describes: `the man in red`.
+///
+/// # Errors
+/// `question-empty`.
 pub fn locate(phrase: &str) -> Result<Turn> {
     not_empty(phrase, "phrase")?;
     Ok(around("Locate <p>", phrase, "</p> in the image."))
@@ -163,6 +172,9 @@ pub struct Special {
 
 impl Special {
     /// Looks them up.
+    ///
+    /// # Errors
+    /// `pack-invalid` names the token that is missing.
     pub fn of(tokens: &Tokens) -> Result<Self> {
         Ok(Self {
             image: tokens.need("<image>")?,
@@ -197,6 +209,10 @@ pub struct Expanded {
 /// Gives image and regions their places: `<image>` becomes `num_image` copies, `<region>` becomes
 /// `<r0><region><r1><region>…`, the n-th `<refer_box>` becomes the index of region `matches[n]`, and the n-th
 /// `<refer_feat>` gets that region's row.
+///
+/// # Errors
+/// `usage` for a prompt whose places are not one image, then one list of regions, and for a box without a match; `pack-invalid` for
+/// more regions than index tokens.
 pub fn expand(ids: &[u32], num_image: usize, num_regions: usize, matches: &[usize], sp: &Special) -> Result<Expanded> {
     check_places(ids, sp)?;
     if num_regions > sp.index.len() {

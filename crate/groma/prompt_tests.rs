@@ -9,7 +9,7 @@ fn text(parts: &[Part]) -> String {
 
 #[test]
 fn prompts_and_ids_equal_the_goldens() {
-    for folder in ["tiny", "tiny2", "tiny3"] {
+    for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5"] {
         let g = Golden::open(folder);
         let template =
             g.config.get("chat_template").map_or(Template::Vicuna, |t| serde_json::from_value(t.clone()).unwrap());

@@ -71,6 +71,9 @@ pub fn cells(height: usize, width: usize, level: usize) -> Vec<f32> {
 
 /// Records the proposer's input alone: the mean of the last four states (of all where there are fewer), the class row left
 /// out. `[N, D]`.
+///
+/// # Errors
+/// `internal` where the states are of different shapes.
 pub fn record_input(p: &mut Plan, states: &[Value]) -> Result<Value> {
     p.stage("proposer.input");
     let last: Vec<Value> = (1..=states.len().min(4) as i64).rev().map(|i| state(states, -i)).collect();
@@ -87,6 +90,9 @@ struct Stage<'a> {
 }
 
 /// Records the proposer; boxes and scores are copied into `out`.
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record(p: &mut Plan, c: &Config, w: &Weights, states: &[Value], out: &Proposals) -> Result<()> {
     let s = Stage { c, w, sides: c.levels() };
     let input = record_input(p, states)?;

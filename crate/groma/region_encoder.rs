@@ -21,6 +21,9 @@ pub fn sides(c: &Config) -> Vec<usize> {
 }
 
 /// Records the fusion of the last states into maps, copied into `out` (`[side², E]` each).
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record_maps(p: &mut Plan, c: &Config, w: &Weights, states: &[Value], out: &[Tensor]) -> Result<()> {
     let sides = sides(c);
     let n = sides.len();
@@ -67,6 +70,9 @@ pub fn rois(c: &Config, boxes: &[[f32; 4]]) -> Vec<[f32; 4]> {
 }
 
 /// Records the tokens of `boxes [R, 4]` (cx, cy, w, h) with their `rois [R, 4]` → copied into `out [R, H]`.
+///
+/// # Errors
+/// `internal` where a weight is missing or shapes do not fit: whoever loaded the model has checked both.
 pub fn record_tokens(
     p: &mut Plan,
     c: &Config,

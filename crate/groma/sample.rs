@@ -14,6 +14,9 @@ pub struct Sampler(Option<LogitsProcessor>);
 
 impl Sampler {
     /// Temperature 0 is greedy and needs no seed.
+    ///
+    /// # Errors
+    /// `usage` for a temperature that is negative or no number.
     pub fn new(temperature: f64, seed: u64) -> Result<Self> {
         if !temperature.is_finite() || temperature < 0.0 {
             let e = Error::new(Code::Usage, "the temperature is out of range");
@@ -30,6 +33,9 @@ impl Sampler {
     }
 
     /// The next token.
+    ///
+    /// # Errors
+    /// `internal` where the logits give no distribution.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         match &mut self.0 {
             None => u32::try_from(first_greatest(logits)).map_err(|_| Error::internal("more logits than ids")),

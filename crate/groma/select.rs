@@ -32,6 +32,10 @@ pub struct Selected {
 }
 
 /// Selects from the proposer's `boxes` and the boxes of the `user`, all as (cx, cy, w, h) in 0..1.
+///
+/// # Errors
+/// `box-outside` for boxes without an area and for more of them than a prompt holds; `pack-invalid` where the rules ask for more
+/// regions than there are index tokens.
 pub fn select(boxes: &[[f32; 4]], scores: &[f32], user: &[[f32; 4]], rules: &Rules) -> Result<Selected> {
     if boxes.len() != scores.len() {
         return Err(Error::internal("a selection needs one score a box").expected(boxes.len(), scores.len()));
@@ -92,6 +96,9 @@ fn check_user(user: &[[f32; 4]]) -> Result<Vec<[f32; 4]>> {
 
 /// A box that a person gave in pixels `[x0, y0, x1, y1]` of a photo, as the model wants it: cut to the photo, centre
 /// form, relative.
+///
+/// # Errors
+/// `box-outside` where the box has no area or lies outside.
 pub fn from_pixels(bbox: [f32; 4], width: usize, height: usize) -> Result<[f32; 4]> {
     let (w, h) = (width as f32, height as f32);
     let text = || format!("{},{},{},{}", bbox[0], bbox[1], bbox[2], bbox[3]);
@@ -246,7 +253,7 @@ mod tests {
 
     #[test]
     fn whole_selections_equal_the_goldens() {
-        for folder in ["tiny", "tiny2", "tiny3", "small"] {
+        for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5", "small"] {
             let g = Golden::open(folder);
             for case in g.cases() {
                 let (id, image) = (case["id"].as_str().unwrap(), case["image"].as_str().unwrap());

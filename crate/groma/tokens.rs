@@ -90,6 +90,9 @@ fn failed(e: impl std::fmt::Display) -> Error {
 
 impl Tokens {
     /// From the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// `pack-invalid` for anything that is no tokenizer.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
         let mut value: Value = serde_json::from_slice(json).map_err(|e| invalid(format!("no JSON: {e}")))?;
         if !value.is_object() {
@@ -122,6 +125,9 @@ impl Tokens {
     }
 
     /// The ids of a prompt, the start token included where the tokenizer has one.
+    ///
+    /// # Errors
+    /// `internal` where the tokenizer's model fails.
     pub fn encode_template(&self, parts: &[Part]) -> Result<Vec<u32>> {
         let mut ids = self.prefix.clone();
         self.encode_parts(parts, &mut ids)?;
@@ -129,6 +135,9 @@ impl Tokens {
     }
 
     /// The ids of a text in which special tokens are tokens, without a start token.
+    ///
+    /// # Errors
+    /// As [`Tokens::encode_template`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encode_parts(&[Part::template(text)], &mut ids)?;
@@ -196,6 +205,9 @@ impl Tokens {
     }
 
     /// The id of a special token that a model can't do without.
+    ///
+    /// # Errors
+    /// `pack-invalid` names the token.
     pub fn need(&self, name: &str) -> Result<u32> {
         self.special(name).ok_or_else(|| invalid(format!("the token {name} is missing")))
     }
@@ -227,11 +239,17 @@ impl Tokens {
     }
 
     /// The text of ids, special tokens spelled out, bytes that are no UTF-8 as U+FFFD.
+    ///
+    /// # Errors
+    /// `internal` where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.join(ids.iter().filter_map(|id| self.raw(*id)).collect())
     }
 
     /// The text of one token as it stands inside a text (a word keeps the space before it).
+    ///
+    /// # Errors
+    /// As [`Tokens::decode`].
     pub fn piece(&self, id: u32) -> Result<String> {
         self.decode_run(&[id])
     }
@@ -266,6 +284,9 @@ impl Tokens {
 
     /// An answer's tokens as parts of a later prompt: what the model marked stays marked, what it spelled is text, and
     /// special tokens without a place in an answer (a second `<image>`, say) are left out.
+    ///
+    /// # Errors
+    /// As [`Tokens::decode`].
     pub fn parts(&self, ids: &[u32]) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         let ids: Vec<u32> = ids.iter().copied().filter(|id| self.mark(*id) != Some(Piece::Other)).collect();
@@ -333,6 +354,9 @@ pub struct Stream<'a> {
 
 impl Stream<'_> {
     /// Takes a token and gives the pieces that it completes, in order.
+    ///
+    /// # Errors
+    /// As [`Tokens::decode`].
     pub fn push(&mut self, id: u32) -> Result<Vec<Piece>> {
         if let Some(mark) = self.tokens.mark(id) {
             let mut pieces = self.finish()?;
@@ -349,6 +373,9 @@ impl Stream<'_> {
     }
 
     /// Nothing follows: what is left of a torn character comes out as U+FFFD.
+    ///
+    /// # Errors
+    /// As [`Tokens::decode`].
     pub fn finish(&mut self) -> Result<Vec<Piece>> {
         if self.pending.is_empty() {
             return Ok(Vec::new());

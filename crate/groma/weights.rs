@@ -435,11 +435,17 @@ impl Weights {
     }
 
     /// A tensor of the device.
+    ///
+    /// # Errors
+    /// `internal` for a name that the list of weights does not have.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.tensors.get(name).ok_or_else(|| Error::internal("a weight was not listed").at(name))
     }
 
     /// A tensor of the host.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
     pub fn host(&self, name: &str) -> Result<&[f32]> {
         self.host.get(name).map(Vec::as_slice).ok_or_else(|| Error::internal("a weight was not listed").at(name))
     }

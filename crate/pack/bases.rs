@@ -198,6 +198,9 @@ impl Checkpoint {
     }
 
     /// DINOv2-small alone, under the config of `folder`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
     pub fn dinov2s(folder: impl AsRef<Path>, bases: Option<&Path>) -> Result<Self> {
         let mut checkpoint = Self::without_weights(folder.as_ref())?;
         Bases { decoder: None, ..Bases::groma_s()? }.load(&mut checkpoint.weights, bases)?;
@@ -205,6 +208,9 @@ impl Checkpoint {
     }
 
     /// SmolLM2-135M-Instruct alone, under the config of `folder`; its tokenizer has no added tokens.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
     pub fn smollm2(folder: impl AsRef<Path>, bases: Option<&Path>) -> Result<Self> {
         let mut checkpoint = Self::without_weights(folder.as_ref())?;
         let head = Bases { encoder: None, ..Bases::groma_s()? }.load(&mut checkpoint.weights, bases)?;

@@ -85,6 +85,9 @@ impl Checkpoint {
     }
 
     /// Some rows of a tensor (its first axis; all of it where it has fewer than two) in the type of [`Source::info`].
+    ///
+    /// # Errors
+    /// `pack-invalid` for a tensor that is not there or rows beyond its last one; `io`.
     pub fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>> {
         self.weights.read_rows(name, rows).at(self.dir.display())
     }

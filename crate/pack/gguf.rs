@@ -63,12 +63,28 @@ impl GgufHead {
     /// `pack-invalid`: foreign or cut files, unknown versions or types, tensors that lie outside the file or are
     /// there twice.
     pub fn parse(bytes: &[u8], size: u64) -> Result<Self> {
-        let bytes = &bytes[..bytes.len().min(MAX_HEAD as usize)];
+        Self::read(&mut Reader::new(bytes), size)
+    }
+
+    /// The same from fewer bytes: `None` where the head goes on behind them.
+    ///
+    /// # Errors
+    /// As [`GgufHead::parse`], as far as these bytes show it.
+    pub fn begin(bytes: &[u8], size: u64) -> Result<Option<Self>> {
+        let mut reader = Reader::new(bytes);
+        match Self::read(&mut reader, size) {
+            Err(_) if reader.ended => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn read(at: &mut Reader<'_>, size: u64) -> Result<Self> {
+        let bytes = at.bytes;
         if !bytes.starts_with(b"GGUF") {
             return Err(invalid("not a GGUF file")
                 .expected("\"GGUF\"", format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(4)]))));
         }
-        let mut at = Reader { bytes, at: 4 };
+        at.at = 4;
         let version = at.u32()?;
         if !(2..=3).contains(&version) {
             return Err(invalid("unknown GGUF version").expected("2 or 3", version));
@@ -249,13 +265,21 @@ const ARRAY: u32 = 9;
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Whether more was asked for than there are.
+    ended: bool,
 }
 
 impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes: &bytes[..bytes.len().min(MAX_HEAD as usize)], at: 0, ended: false }
+    }
+
     /// The next bytes, which must be there.
     fn take(&mut self, n: u64) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
-        let taken = usize::try_from(n).ok().and_then(|n| rest.get(..n)).ok_or_else(|| {
+        let taken = usize::try_from(n).ok().and_then(|n| rest.get(..n));
+        self.ended |= taken.is_none();
+        let taken = taken.ok_or_else(|| {
             invalid("the head is cut short").expected(format!("{n} bytes from {} on", self.at), rest.len())
         })?;
         self.at += taken.len();
@@ -311,6 +335,7 @@ impl<'a> Reader<'a> {
             return Ok(all.flatten().map_or(Value::Passed, Value::Wholes));
         }
         if len > self.bytes.len() as u64 {
+            self.ended = true;
             return Err(invalid("an array of the head claims more than there is")
                 .expected(format!("at most {} bytes", self.bytes.len()), format!("{len} values")));
         }

@@ -14,6 +14,7 @@ use super::manifest::{MANIFEST, MAX_MANIFEST, Manifest, PackFile, Part, TOKENIZE
 use super::source::{Source, TensorInfo};
 use super::weights::{Blob, missing};
 use crate::error::{At, Code, Error, Result};
+use crate::tensor::plan::Run;
 
 /// A pack. Tensors are read when they are asked for.
 #[derive(Debug)]
@@ -56,20 +57,34 @@ impl Pack {
         &self.index
     }
 
-    /// Reads every part and compares its SHA-256, on all threads.
+    /// Reads every part and compares its SHA-256, on all threads. Progress is in KiB; a stop takes effect after the parts
+    /// at hand.
     ///
     /// # Errors
-    /// `part-corrupt` names the part, the expected and the found hash.
-    pub fn verify(&self) -> Result<()> {
+    /// `part-corrupt` names the part, the expected and the found hash; `part-missing`, `io`, `aborted`.
+    pub fn verify(&self, run: &Run<'_>) -> Result<()> {
         let parts: Vec<&Part> = self.index.manifest().parts().collect();
-        parts.into_par_iter().try_for_each(|part| {
-            check_size(&self.dir, part)?;
-            let bytes = read_whole(&self.dir, part)?;
-            compare(&part.sha256, Sha256::digest(&bytes)).at(&part.name).at(self.dir.display())
-        })
+        let kib = |bytes: u64| usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
+        let mut done = 0;
+        for some in parts.chunks(rayon::current_num_threads()) {
+            if run.cancel.is_cancelled() {
+                return Err(Error::aborted());
+            }
+            some.par_iter().try_for_each(|part| {
+                check_size(&self.dir, part)?;
+                let bytes = read_whole(&self.dir, part)?;
+                compare(&part.sha256, Sha256::digest(&bytes)).at(&part.name).at(self.dir.display())
+            })?;
+            done += some.iter().map(|part| part.size).sum::<u64>();
+            run.progress(kib(done), kib(self.index.manifest().total));
+        }
+        Ok(())
     }
 
     /// The bytes of a file that is no GGUF (`tokenizer.json`), or `None` where the pack has none of that name.
+    ///
+    /// # Errors
+    /// `io`, `part-missing`.
     pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.index.manifest().file(name).map(|f| read_range(&self.dir, f, 0..f.size)).transpose()
     }

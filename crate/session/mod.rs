@@ -91,7 +91,7 @@ pub enum Stopped {
 pub struct Timing {
     /// Photo to regions (once a photo).
     pub vision_ms: f64,
-    /// Region tokens of this question's boxes (0 where they were kept).
+    /// Region tokens of this question's boxes, also where they were asked for before it (0 where they were kept).
     pub regions_ms: f64,
     /// Prompt.
     pub prefill_ms: f64,

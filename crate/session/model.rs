@@ -180,11 +180,17 @@ impl Model {
     }
 
     /// The tokenizer.
+    ///
+    /// # Errors
+    /// `pack-invalid` where there is none.
     pub fn tokens(&self) -> Result<&Tokens> {
         self.tokens.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the model has no tokenizer"))
     }
 
     /// The ids that stand for image, regions and boxes.
+    ///
+    /// # Errors
+    /// `pack-invalid` where the model has no eyes, or its tokenizer lacks them.
     pub fn special(&self) -> Result<&Special> {
         self.special.as_ref().ok_or_else(|| Error::new(Code::PackInvalid, "the tokenizer has no tokens for regions"))
     }
@@ -195,6 +201,9 @@ impl Model {
     }
 
     /// Records the plan from pixels on; `given` replaces stage tensors for whoever compares stages.
+    ///
+    /// # Errors
+    /// `out-of-memory`; `internal` where stages do not fit each other.
     pub fn plan_vision(&self, tapped: bool, given: HashMap<String, Tensor>) -> Result<Vision> {
         let (c, w, d) = (&self.config, &self.weights, &self.device);
         let zeros = |label: &str, shape: &[usize]| d.zeros(label, shape, DType::F32);
@@ -229,6 +238,9 @@ impl Model {
     }
 
     /// The kept plan from pixels on, made at the first photo or while warming up.
+    ///
+    /// # Errors
+    /// As [`Model::plan_vision`].
     pub fn vision(&self) -> Result<Rc<Vision>> {
         if let Some(v) = &*self.vision.borrow() {
             return Ok(v.clone());

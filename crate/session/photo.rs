@@ -44,13 +44,30 @@ struct Chosen {
     drawn: Vec<[f32; 4]>,
     selected: Selected,
     tokens: Tensor,
+    /// What choosing them took, milliseconds, until an answer has told it.
+    untold_ms: f64,
 }
 
 /// A question and its answer.
 #[derive(Debug)]
 struct Said {
     question: Turn,
+    /// As it was said: `<rN>` in it is the N-th of `regions`.
     answer: Vec<Part>,
+    /// The boxes that were regions then (cx, cy, w, h).
+    regions: Vec<[f32; 4]>,
+}
+
+impl Said {
+    /// The answer in the numbers of other regions: each `<rN>` becomes the one that overlaps its own most. What was said
+    /// stays as it is, so that a region which is gone for a while comes back under its own box.
+    fn among(&self, regions: &[[f32; 4]]) -> Vec<Part> {
+        let mut answer = self.answer.clone();
+        if self.regions != regions {
+            prompt::remap_indices(&mut answer, &self.regions, regions);
+        }
+        answer
+    }
 }
 
 fn ms(since: Instant) -> f64 {
@@ -148,8 +165,14 @@ impl Photo {
         self.choose(run).await?;
         let said = without_stop(tokens, &self.model.config().llm.eos_token_id.to_vec());
         let answer = self.model.tokens()?.parts(said)?;
-        self.turns.push(Said { question, answer });
+        self.say(question, answer);
         Ok(())
+    }
+
+    /// Takes a question and its answer into the conversation.
+    fn say(&mut self, question: Turn, answer: Vec<Part>) {
+        let regions = self.chosen.as_ref().map_or_else(Vec::new, |c| c.selected.boxes.clone());
+        self.turns.push(Said { question, answer, regions });
     }
 
     /// The regions that the answer to a task will speak of, drawn boxes included. They are computed now and kept for the
@@ -171,13 +194,14 @@ impl Photo {
         let mut timing = Timing { vision_ms: self.vision_ms, ..Timing::default() };
         let turn = self.turn(&request.task)?;
         let mut sampler = Sampler::new(request.temperature, request.seed)?;
-        let start = Instant::now();
         let stopped_early = |e: Error| if e.code == Code::Aborted { Ok(()) } else { Err(e) };
         if let Err(e) = self.choose(run).await {
             stopped_early(e)?;
             return Ok(self.answer(Vec::new(), Parser::new(0), Stopped::Aborted, timing));
         }
-        timing.regions_ms = ms(start);
+        if let Some(chosen) = &mut self.chosen {
+            timing.regions_ms = std::mem::take(&mut chosen.untold_ms);
+        }
         let chosen = self.chosen.as_ref().ok_or_else(|| Error::internal("regions were chosen above"))?;
         let regions = chosen.selected.boxes.len();
         let rows = self.rows(&turn, chosen)?;
@@ -231,7 +255,7 @@ impl Photo {
         timing.decode_ms = ms(start);
         if !tokens.is_empty() {
             let answer = known.parts(without_stop(&tokens, &model.config().llm.eos_token_id.to_vec()))?;
-            self.turns.push(Said { question: turn, answer });
+            self.say(turn, answer);
         }
         Ok(self.answer(tokens, parser, stopped, timing))
     }
@@ -275,17 +299,13 @@ impl Photo {
         if self.chosen.as_ref().is_some_and(|c| c.drawn == self.drawn) {
             return Ok(());
         }
+        let start = Instant::now();
         let selected = select(&self.boxes, &self.scores, &self.drawn, &rules(&self.model))?;
         let tokens = region_tokens(&self.model, &self.seen.maps, &selected.boxes, run).await?;
-        if let Some(old) = &self.chosen {
-            for said in &mut self.turns {
-                prompt::remap_indices(&mut said.answer, &old.selected.boxes, &selected.boxes);
-            }
-        }
         if let Some(text) = &mut self.text {
             text.forget_regions();
         }
-        self.chosen = Some(Chosen { drawn: self.drawn.clone(), selected, tokens });
+        self.chosen = Some(Chosen { drawn: self.drawn.clone(), selected, tokens, untold_ms: ms(start) });
         Ok(())
     }
 
@@ -295,7 +315,7 @@ impl Photo {
         let mut turns = Vec::new();
         let mut matches: Vec<usize> = Vec::new();
         for said in &self.turns {
-            turns.extend([said.question.parts.clone(), said.answer.clone()]);
+            turns.extend([said.question.parts.clone(), said.among(&chosen.selected.boxes)]);
             matches.extend(&said.question.boxes);
         }
         turns.push(turn.parts.clone());
@@ -351,3 +371,7 @@ pub(crate) fn plan_tokens(model: &Model, maps: &[Tensor], boxes: &[[f32; 4]], ta
     region_encoder::record_tokens(&mut p, c, model.weights(), maps, &boxes, &rois, &tokens)?;
     Ok((p, tokens))
 }
+
+#[cfg(test)]
+#[path = "photo_tests.rs"]
+mod tests;

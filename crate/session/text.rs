@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::model::Model;
 use crate::error::{Code, Error, Result};
@@ -19,6 +22,8 @@ const CHUNK: usize = 128;
 const PADDED: [usize; 4] = [1, 16, 64, CHUNK];
 /// What a cache grows by.
 const GROWTH: usize = 256;
+/// How long a device may compute before the host looks at what it said: words that come so often still flow.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// A conversation's cache and the plans that read and extend it.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub struct Text {
     steps: HashMap<Ending, Compiled>,
     chunks: HashMap<(usize, Ending), Compiled>,
     tapped: bool,
+    silence: Duration,
 }
 
 /// The rows that a prompt's codes may name besides tokens.
@@ -50,6 +56,9 @@ fn code(row: Row) -> u32 {
 
 impl Text {
     /// An empty conversation.
+    ///
+    /// # Errors
+    /// `pack-invalid` where the model has no decoder; `out-of-memory`.
     pub fn new(model: &Rc<Model>) -> Result<Self> {
         model.rope()?;
         let memory = Memory::new(&model.device, &model.config, CHUNK)?;
@@ -60,7 +69,16 @@ impl Text {
             steps: HashMap::new(),
             chunks: HashMap::new(),
             tapped: false,
+            silence: SILENCE,
         })
+    }
+
+    /// How long a device may compute before the host looks, instead of a quarter of a second: for whoever counts what a
+    /// device costs, however fast it is.
+    #[must_use]
+    pub fn with_silence(mut self, most: Duration) -> Self {
+        self.silence = most;
+        self
     }
 
     /// Whole prompts in one tapped chunk, for whoever compares stages.
@@ -77,6 +95,9 @@ impl Text {
     }
 
     /// The plan of a decode step, for whoever counts.
+    ///
+    /// # Errors
+    /// The device's own, while the plan is made.
     pub fn step(&mut self, ending: Ending) -> Result<&Compiled> {
         if !self.steps.contains_key(&ending) {
             let mut p = Plan::new(&self.model.device, false);
@@ -142,7 +163,8 @@ impl Text {
     /// Reads a prompt; what the cache holds of it is not read again. Returns how many rows were.
     ///
     /// # Errors
-    /// `prompt-too-long`; `pack-invalid` for a token without an embedding; `aborted` (the rows read so far are kept).
+    /// `usage` for a prompt without rows; `prompt-too-long`; `pack-invalid` for a token without an embedding; `aborted` (the
+    /// rows read so far are kept).
     pub async fn read(
         &mut self,
         rows: &[Row],
@@ -151,6 +173,9 @@ impl Text {
         ending: Ending,
         run: &Run<'_>,
     ) -> Result<usize> {
+        if rows.is_empty() {
+            return Err(Error::new(Code::Usage, "the prompt is empty").expected("one row or more", 0));
+        }
         let context = self.model.context_length();
         if rows.len() >= context {
             return Err(Error::new(Code::PromptTooLong, "the prompt does not fit the model's context")
@@ -226,6 +251,9 @@ impl Text {
     }
 
     /// The token that the device chose last: waits for it.
+    ///
+    /// # Errors
+    /// The device's own.
     pub async fn chosen(&self) -> Result<u32> {
         let look = [Look { tensor: &self.memory.state, first: state::TOKEN, count: 1 }];
         let read = self.model.device.look(&look).await?.concat();
@@ -243,6 +271,9 @@ impl Text {
     }
 
     /// The logits of the last step, the added tokens' behind the vocabulary's.
+    ///
+    /// # Errors
+    /// The device's own.
     pub async fn logits(&self) -> Result<Vec<f32>> {
         let mut tensors = vec![&self.memory.logits];
         tensors.extend(&self.memory.extra);
@@ -276,7 +307,6 @@ impl Text {
         on: &mut dyn FnMut(u32) -> Result<bool>,
     ) -> Result<()> {
         let device = self.model.device.clone();
-        let ahead = if matches!(device, Device::Gpu(_)) { HISTORY } else { 1 };
         // the prompt's run has chosen the first one
         if max == 0 {
             return Ok(());
@@ -284,6 +314,7 @@ impl Text {
         let (mut seen, mut unread) = (0, None);
         let history = self.memory.history.clone();
         let mut new = device.look(&[Look { tensor: &history, first: 0, count: 1 }]).await?.concat();
+        let mut a_token = Duration::ZERO;
         while !new.is_empty() {
             for token in new {
                 // the step that chose it had read the one before; a stop may come before any step reads it
@@ -293,13 +324,16 @@ impl Text {
                     return Ok(());
                 }
             }
-            // one at first, so that the answer begins at once; then more a look
             run.breathe().await?;
-            let more = ahead.min(seen).min(max - seen);
-            // runs double until they fill the ring, so what is new never wraps around its end
+            let more = match device {
+                Device::Gpu(_) => ahead(seen, a_token, self.silence).min(max - seen),
+                Device::Cpu(_) => 1,
+            };
             let look = [Look { tensor: &history, first: seen % HISTORY, count: more }];
             let then = Then { copies: &[], looks: &look };
+            let start = Instant::now();
             new = self.step(Ending::Greedy)?.run_then(more, then, run).await?.concat();
+            a_token = start.elapsed() / more as u32;
         }
         Ok(())
     }
@@ -322,5 +356,55 @@ impl Text {
             self.kept.push(Row::Token(token));
         }
         Ok(())
+    }
+}
+
+/// How many tokens a device computes before the host looks again, after `seen` of them: one at first, so that the answer
+/// begins at once, then twice as many each time, as long as no look lets text wait longer than `silence` where a token
+/// takes `a_token`. They never wrap around the ring's end.
+fn ahead(seen: usize, a_token: Duration, silence: Duration) -> usize {
+    let most = silence.as_nanos() / a_token.as_nanos().max(1);
+    let most = usize::try_from(most).unwrap_or(HISTORY).clamp(1, HISTORY);
+    // powers of two fill the ring without a rest
+    (1 << most.ilog2()).min(seen.max(1)).min(HISTORY - seen % HISTORY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tokens of every look at an answer of `tokens`, where a token takes so many milliseconds.
+    fn looks(tokens: usize, ms: impl Fn(usize) -> u64) -> Vec<usize> {
+        let (mut seen, mut counts, mut a_token) = (1, Vec::new(), Duration::ZERO);
+        while seen < tokens {
+            let count = ahead(seen, a_token, SILENCE);
+            assert!(count >= 1 && seen % HISTORY + count <= HISTORY, "{count} after {seen} wrap around");
+            a_token = Duration::from_millis(ms(seen));
+            counts.push(count);
+            seen += count;
+        }
+        counts
+    }
+
+    #[test]
+    fn quick_tokens_fill_the_ring() {
+        assert_eq!(looks(64, |_| 0), [1, 2, 4, 8, 16, 16, 16]);
+        assert_eq!(looks(64, |_| 15), [1, 2, 4, 8, 16, 16, 16], "a quarter of a second is sixteen of them");
+        let slow_at_first = looks(128, |seen| if seen == 1 { 900 } else { 5 });
+        assert_eq!(slow_at_first[..2], [1, 1], "kernels are made for the first one");
+        assert_eq!(slow_at_first.last(), Some(&16), "{slow_at_first:?}");
+        assert_eq!(ahead(64, Duration::from_secs(9), Duration::MAX), HISTORY, "who counts waits for ever");
+    }
+
+    #[test]
+    fn slow_tokens_are_shown_soon() {
+        for ms in [16, 40, 100, 126, 250, 1500, 100_000] {
+            for (i, count) in looks(80, |_| ms).into_iter().enumerate().skip(1) {
+                assert!(count == 1 || count as u64 * ms <= 250, "look {i}: {count} tokens of {ms} ms");
+            }
+        }
+        assert!(looks(80, |_| 1500).iter().all(|count| *count == 1), "every token as soon as it is there");
+        let slower = looks(200, |seen| if seen < 100 { 2 } else { 400 });
+        assert_eq!(slower.last(), Some(&1), "a device that grew slow is noticed: {slower:?}");
     }
 }

@@ -140,12 +140,13 @@ fn golden_tokens(folder: &str, id: &str) -> (Value, Value) {
 /// The same tokens as the reference, on a device.
 fn answers_are_the_goldens(device: &str) {
     let groma = Groma::new();
-    for folder in ["tiny", "tiny2", "tiny3"] {
+    for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5"] {
         let model = golden(folder);
-        let common =
-            ["--model", &model, "--device", device, "--numerics", "exact", "--json", "--max-tokens", "28", "--quiet"];
-        let photo = golden(&format!("{folder}/photo_A.png"));
         let (want, case) = golden_tokens(folder, "detect_all");
+        let max = case["max_new_tokens"].to_string();
+        let common =
+            ["--model", &model, "--device", device, "--numerics", "exact", "--json", "--max-tokens", &max, "--quiet"];
+        let photo = golden(&format!("{folder}/photo_A.png"));
         let turn = case["turns"][0].as_str().unwrap();
         let label = turn.split("<p>").nth(1).unwrap().split("</p>").next().unwrap();
         let got = groma.json(&[["detect", &photo, label].as_slice(), &common].concat());
@@ -283,10 +284,12 @@ fn a_converted_pack_answers() {
     let mut bytes = std::fs::read(&part).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&part, bytes).unwrap();
-    let out = groma.run(&["describe", &photo, "--model", "other", "--device", "cpu"]);
-    let said = text(&out.stderr);
-    assert!(out.status.code() == Some(1) && said.contains("error[part-corrupt]"), "{said}");
-    assert!(said.contains("decoder.gguf.000") && said.contains("SHA-256"), "{said}");
+    for call in [["describe", &photo, "--model", "other"].as_slice(), &["bench", "--model", "other"]] {
+        let out = groma.run(&[call, &["--device", "cpu"]].concat());
+        let said = text(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains("error[part-corrupt]"), "{call:?}: {said}");
+        assert!(said.contains("decoder.gguf.000") && said.contains("SHA-256"), "{call:?}: {said}");
+    }
 }
 
 #[test]
@@ -302,7 +305,8 @@ fn a_config_that_no_engine_takes_is_not_converted() {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let out = groma.run(&["convert", "odd", "-o", "pack"]);
     let said = text(&out.stderr);
-    assert!(out.status.code() == Some(1) && said.contains("sizes do not divide"), "{said}");
+    assert!(out.status.code() == Some(1) && said.contains("hidden_size: "), "{said}");
+    assert!(said.contains("expected a multiple of 5 (num_attention_heads), got "), "{said}");
     assert!(!groma.path("pack").exists());
 }
 
@@ -607,6 +611,23 @@ fn an_unconverted_folder_is_opened_with_its_bases() {
     let out = groma.run(&args);
     let said = text(&out.stderr);
     assert!(out.status.code() == Some(3) && said.contains("npm run bases"), "an absent base is no pass: {said}");
+    assert!(out.stdout.is_empty(), "{}", text(&out.stdout));
+    // alone and among others, a program still gets its object
+    std::fs::create_dir(groma.path("goldens")).unwrap();
+    std::fs::create_dir(groma.path("goldens/dinov2s")).unwrap();
+    for entry in std::fs::read_dir(golden("dinov2s")).unwrap().flatten() {
+        std::fs::copy(entry.path(), groma.path("goldens/dinov2s").join(entry.file_name())).unwrap();
+    }
+    std::fs::copy(golden("grammar.json"), groma.path("goldens/grammar.json")).unwrap();
+    for (place, passed) in [("goldens/dinov2s", 0), ("goldens", 15)] {
+        let out = groma.run(&["verify", place, "--device", "cpu", "--bases", "nowhere", "--json"]);
+        assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
+        let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&said["passed"], &said["failed"]), (&json!(passed), &json!(1)), "{said}");
+        let first = &said["comparisons"][0];
+        assert_eq!((&first["name"], &first["pass"]), (&json!("goldens/dinov2s"), &json!(false)), "{said}");
+        assert!(first["text"].as_str().unwrap().contains("npm run bases"), "{said}");
+    }
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let bases = std::env::var_os("GROMA_BASES").map_or(home.join(".cache/groma/bases"), PathBuf::from);
     let mut command = groma.command(&["info", "--model", ours, "--device", "cpu", "--json"]);

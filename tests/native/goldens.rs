@@ -1,6 +1,7 @@
 //! The goldens, through the normal plans, on both devices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use groma::Code;
 use groma::cli::verify::{self, verify};
@@ -37,6 +38,16 @@ fn cpu_tiny2() {
 #[test]
 fn cpu_tiny3() {
     passes("tiny3", &Device::cpu());
+}
+
+#[test]
+fn cpu_tiny4() {
+    passes("tiny4", &Device::cpu());
+}
+
+#[test]
+fn cpu_tiny5() {
+    passes("tiny5", &Device::cpu());
 }
 
 #[test]
@@ -109,6 +120,48 @@ fn goldens_without_anything_to_compare_are_no_pass() {
     assert!(e.code == Code::PackInvalid && e.to_string().contains("nothing to compare"), "{e}");
 }
 
+/// A Python that has what check.py needs: `GROMA_PYTHON`, which `npm test` sets, else `python3` if it happens to.
+fn python() -> Option<String> {
+    let asked = std::env::var("GROMA_PYTHON").ok();
+    let program = asked.clone().unwrap_or_else(|| "python3".to_owned());
+    let has = Command::new(&program).args(["-c", "import numpy, safetensors.numpy"]).output();
+    let has = has.is_ok_and(|o| o.status.success());
+    assert!(has || asked.is_none(), "{program} lacks numpy or safetensors");
+    has.then_some(program)
+}
+
+/// The specification's own judge looks at what `verify --dump` wrote: it must say what `verify` says.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that did nothing says so")]
+fn what_verify_dumps_passes_the_specifications_own_check() {
+    let Some(python) = python() else {
+        eprintln!("skipped: no Python with numpy and safetensors");
+        return;
+    };
+    let judged = |name: &str, dump: &Path| {
+        let check = folder("check.py");
+        let out = Command::new(&python).arg("-B").arg(check).arg(folder(name)).arg(dump).arg("--complete").output();
+        let out = out.expect("it starts");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    for name in ["ops", "tiny4", "tiny5"] {
+        let dir = tempfile::tempdir().expect("a folder for the dump");
+        let options = verify::Options { dump: Some(dir.path().to_owned()), ..verify::Options::default() };
+        let summary = verify(&folder(name), &Device::cpu(), &options).expect("the folder is whole");
+        let (code, said) = judged(name, dir.path());
+        assert_eq!((summary.failed, code), (0, Some(0)), "{name}: {said}");
+        if name == "ops" {
+            continue;
+        }
+        let path = dir.path().join("results.json");
+        let mut results: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        results["detect_all"]["tokens"][0] = json!(0);
+        std::fs::write(&path, results.to_string()).expect("written");
+        let (code, said) = judged(name, dir.path());
+        assert!(code == Some(1) && said.contains("FAIL detect_all.tokens"), "{name}: {said}");
+    }
+}
+
 /// The same on a GPU: whatever Vulkan adapter there is, which in CI is a software one.
 fn gpu_passes(name: &str) {
     let gpu = pollster::block_on(Gpu::create(Options::from_env())).expect("a Vulkan adapter (Mesa's lavapipe will do)");
@@ -133,6 +186,16 @@ fn gpu_tiny2() {
 #[test]
 fn gpu_tiny3() {
     gpu_passes("tiny3");
+}
+
+#[test]
+fn gpu_tiny4() {
+    gpu_passes("tiny4");
+}
+
+#[test]
+fn gpu_tiny5() {
+    gpu_passes("tiny5");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use groma::groma::config::Config;
 use groma::pack::{Checkpoint, Pack, Source};
 use groma::tensor::plan::Run;
 use groma::tensor::{DType, Device};
@@ -13,13 +14,13 @@ const UNUSED: [&str; 1] = ["perceiver.vis_encoder.embeddings.mask_token"];
 
 #[test]
 fn floats_survive_exactly() {
-    for folder in ["tiny", "tiny2", "tiny3", "small"] {
+    for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5", "small"] {
         let source = Checkpoint::open(golden(folder)).unwrap();
         for quant in ["keep", "f32"] {
             let dir = tempfile::tempdir().unwrap();
             run(&golden(folder), &dir.path().join("out"), &options(quant)).unwrap();
             let pack = Pack::open(dir.path().join("out")).unwrap();
-            pack.verify().unwrap();
+            pack.verify(&Run::default()).unwrap();
             assert_eq!(pack.config(), source.config());
             assert_eq!(pack.tokenizer().unwrap(), source.tokenizer().unwrap());
             for name in names(&source).iter().filter(|n| !UNUSED.contains(&n.as_str())) {
@@ -136,6 +137,21 @@ fn the_description_says_what_ends_an_answer() {
     let pack = Pack::open(&out).unwrap();
     let model = pollster::block_on(groma::session::Model::load(&pack, &Device::cpu(), &Run::default())).unwrap();
     assert_eq!(model.config().llm.eos_token_id.to_vec(), [5, 7]);
+}
+
+/// Some checkpoints write `null` for what they could have left out.
+#[test]
+fn an_end_that_is_null_is_the_default_in_pack_and_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::golden("tiny");
+    model.config["llm_cfg"]["eos_token_id"] = json!(null);
+    model.write(&dir.path().join("in"));
+    run(&dir.path().join("in"), &dir.path().join("out"), &options("keep")).unwrap();
+    let pack = Pack::open(dir.path().join("out")).unwrap();
+    assert_eq!(pack.stops().unwrap(), [2]);
+    let model = pollster::block_on(groma::session::Model::load(&pack, &Device::cpu(), &Run::default())).unwrap();
+    assert_eq!(model.config().llm.eos_token_id.to_vec(), [2]);
+    assert_eq!(Config::from_json(pack.config()).unwrap().llm.eos_token_id.to_vec(), [2]);
 }
 
 #[test]

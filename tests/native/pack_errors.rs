@@ -1,10 +1,12 @@
 //! Every input can be wrong: the error names file, tensor, expected and got, and nothing half-written stays.
 
+use std::cell::RefCell;
 use std::fs;
 
 use groma::Code;
 use groma::pack::convert::{Options, convert};
 use groma::pack::{Checkpoint, Pack, Source};
+use groma::tensor::plan::Run;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -136,6 +138,25 @@ fn shards_stay_in_their_folder() {
 }
 
 #[test]
+fn checking_a_pack_tells_how_far_it_is_and_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = run(&golden("tiny"), dir.path(), &options("keep")).unwrap();
+    let pack = Pack::open(dir.path()).unwrap();
+    let told = RefCell::new(Vec::new());
+    let progress = |done, all| told.borrow_mut().push((done, all));
+    let mut run = Run::default();
+    run.progress = Some(&progress);
+    pack.verify(&run).unwrap();
+    let all = manifest.total as usize / 1024;
+    assert_eq!(told.borrow().last(), Some(&(all, all)));
+    assert!(told.borrow().windows(2).all(|w| w[0].0 < w[1].0), "{told:?}");
+    told.borrow_mut().clear();
+    run.cancel.cancel();
+    check(&pack.verify(&run).unwrap_err(), Code::Aborted, &[]);
+    assert!(told.borrow().is_empty(), "nothing was read any more: {told:?}");
+}
+
+#[test]
 fn broken_packs() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
@@ -148,7 +169,8 @@ fn broken_packs() {
     let mut bytes = whole.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&part, &bytes).unwrap();
-    check(&Pack::open(&out).unwrap().verify().unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
+    let verified = Pack::open(&out).unwrap().verify(&Run::default());
+    check(&verified.unwrap_err(), Code::PartCorrupt, &["decoder.gguf.000", "SHA-256"]);
     for (at, value, words) in [
         (0, b'X', &["not a GGUF file"][..]),
         (4, 9, &["version", "got 9"]),

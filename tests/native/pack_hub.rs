@@ -10,6 +10,7 @@ use std::thread;
 
 use groma::pack::convert::{Stage, convert};
 use groma::pack::{Checkpoint, Pack, Source};
+use groma::tensor::plan::Run;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -198,7 +199,7 @@ fn a_repository_becomes_a_pack_and_is_fetched_once() {
     let asked = bench.hub.asked();
     assert_eq!(asked.len(), 6, "each file once, and no others: {asked:?}");
     let (pack, source) = (Pack::open(bench.dir.path().join("out")).unwrap(), Checkpoint::open(golden("tiny")).unwrap());
-    pack.verify().unwrap();
+    pack.verify(&Run::default()).unwrap();
     assert_eq!(pack.index().manifest().licence, ["cc0-1.0"]);
     assert_eq!(pack.index().manifest().name, "tiny");
     assert_eq!(pack.tokenizer().unwrap(), source.tokenizer().unwrap());
@@ -258,7 +259,7 @@ fn a_cut_transfer_goes_on_where_it_stopped() {
     assert_eq!(part(bench.dir.path()), [size / 2], "half of it waits");
     bench.hub.fault(Fault::None);
     assert_eq!(bench.convert(&bench.hub.endpoint, "out").status.code(), Some(0));
-    Pack::open(bench.dir.path().join("out")).unwrap().verify().unwrap();
+    Pack::open(bench.dir.path().join("out")).unwrap().verify(&Run::default()).unwrap();
 }
 
 /// The hub is named by the environment, so a process of its own converts: this test again, told where.

@@ -324,6 +324,6 @@ fn packs() {
     let mut bytes = whole.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&file, &bytes).unwrap();
-    let error = Pack::open(&out).unwrap().verify().unwrap_err();
+    let error = Pack::open(&out).unwrap().verify(&Run::default()).unwrap_err();
     check(&error, Code::PartCorrupt, &["decoder.gguf.000", "SHA-256", "expected", "got"]);
 }

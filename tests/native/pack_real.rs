@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use groma::Code;
 use groma::pack::{Checkpoint, Pack, Source};
 use groma::tensor::DType;
+use groma::tensor::plan::Run;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use super::pack_common::{Model, golden, numbers, run};
+use super::pack_common::{Model, Raw, golden, numbers, run};
 
 fn groma_s() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/groma-s")
@@ -41,7 +43,7 @@ fn groma_s_keeps_the_wheels_blocks() {
     assert_eq!(manifest.name, "groma-s");
     assert!(manifest.total < 160_000_000, "{}", manifest.total);
     let (pack, source) = (Pack::open(dir.path().join("out")).unwrap(), Checkpoint::open_with(groma_s(), None).unwrap());
-    pack.verify().unwrap();
+    pack.verify(&Run::default()).unwrap();
     for (name, dtype) in [
         ("llm.model.layers.7.mlp.down_proj.weight", DType::Q4_1),
         ("llm.model.embed_tokens.weight", DType::Q8_0),
@@ -76,6 +78,42 @@ fn a_base_alone_is_a_source() {
     let source = Checkpoint::smollm2(golden("smollm2"), None).unwrap();
     check_cases(&tokenizer(&source), "smollm2", |_| true);
     assert_eq!(source.info("llm.model.layers.29.self_attn.q_proj.weight").unwrap().dtype, DType::Q4_1);
+}
+
+/// Tensors of one's own replace a base's of the same name, in both bases, in the pack as in the folder.
+#[test]
+fn a_tensor_of_the_folder_wins_over_the_bases() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, out) = (dir.path().join("ours"), dir.path().join("out"));
+    fs::create_dir(&ours).unwrap();
+    for name in ["bases.json", "config.json", "tokenizer_additions.json"] {
+        fs::copy(groma_s().join(name), ours.join(name)).unwrap();
+    }
+    let bytes = fs::read(groma_s().join("model.safetensors")).unwrap();
+    let theirs = Checkpoint::open_with(groma_s(), None).unwrap();
+    let mut model = Model { config: theirs.config().clone(), tensors: Default::default(), tokenizer: None };
+    let raw = |v: TensorView<'_>| Raw { dtype: v.dtype(), shape: v.shape().to_vec(), bytes: v.data().to_vec() };
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    model.tensors = file.tensors().into_iter().map(|(n, v)| (n, raw(v))).collect();
+    let names = ["perceiver.vis_encoder.embeddings.cls_token", "llm.model.norm.weight"];
+    for name in names {
+        assert!(!model.tensors.contains_key(name), "{name} is the base's");
+        let shape = theirs.info(name).unwrap().shape;
+        let bytes = (0..shape.iter().product::<usize>()).flat_map(|i| (i as f32 + 0.5).to_le_bytes()).collect();
+        model.tensors.insert(name.into(), Raw { dtype: Dtype::F32, shape, bytes });
+    }
+    model.write(&ours);
+    run(&ours, &out, &Default::default()).unwrap();
+    let (folder, pack) = (Checkpoint::open_with(&ours, None).unwrap(), Pack::open(&out).unwrap());
+    for name in names {
+        for source in [&folder as &dyn Source, &pack] {
+            let got = numbers(source, name);
+            let want: Vec<f32> = (0..got.len()).map(|i| i as f32 + 0.5).collect();
+            assert_eq!(got, want, "{name}");
+        }
+    }
+    let other = "llm.model.layers.0.input_layernorm.weight";
+    assert_eq!(numbers(&pack, other), numbers(&theirs, other), "the rest stays the base's");
 }
 
 #[test]

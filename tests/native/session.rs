@@ -46,7 +46,7 @@ fn question(text: &str) -> Task {
 /// The user texts of the golden cases are those of our tasks: the same tokens must come out of a conversation.
 #[test]
 fn a_conversation_says_what_the_goldens_say() {
-    for folder in ["tiny", "tiny2", "tiny3"] {
+    for folder in ["tiny", "tiny2", "tiny3", "tiny4", "tiny5"] {
         let cases = std::fs::read_to_string(golden(folder).join("cases.json")).expect("text");
         let cases: serde_json::Value = serde_json::from_str(&cases).expect("JSON");
         let case = cases["cases"].as_array().expect("a list").iter().find(|c| c["id"] == "grounded_caption");
@@ -205,6 +205,23 @@ fn a_token_without_an_embedding_is_refused() {
     };
     assert_eq!(read(table - 1), Ok(1));
     assert_eq!((read(table), read(u32::MAX)), (Err(Code::PackInvalid), Err(Code::PackInvalid)));
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let mut text = Text::new(&model("tiny")).expect("a decoder");
+    let read = block_on(text.read(&[], 1, Sources::default(), Ending::Greedy, &Run::default()));
+    assert_eq!(read.map_err(|e| e.code), Err(Code::Usage));
+}
+
+/// Whoever shows the regions before the first word has them computed before the question is asked.
+#[test]
+fn regions_that_were_asked_for_first_are_told_once() {
+    let mut photo = open(&model("tiny2"), &picture("tiny2", "photo_A.png"));
+    block_on(photo.regions_for(&question("What is this?"), &Run::default())).expect("regions");
+    let first = ask(&mut photo, question("What is this?")).timing.regions_ms;
+    let second = ask(&mut photo, question("And this?")).timing.regions_ms;
+    assert!(first > 0.0 && second == 0.0, "{first} ms, then {second} ms");
 }
 
 #[test]

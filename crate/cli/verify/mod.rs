@@ -55,16 +55,21 @@ pub struct Options {
 /// Unreadable folders; `no-model` where a base is absent. Comparisons that fail are counted, not errors.
 pub fn verify(dir: &Path, device: &Device, options: &Options) -> Result<Summary> {
     let mut journal = Journal { telling: options.telling, out: Out::stdout(), all: Vec::new(), unsaid: Ok(()) };
-    let summary = if dir.join("cases.json").is_file() {
-        folder(dir, device, options.bases.as_deref(), options.dump.as_deref(), &mut journal)
+    let (summary, failure) = if dir.join("cases.json").is_file() {
+        match folder(dir, device, options.bases.as_deref(), options.dump.as_deref(), &mut journal) {
+            Ok(summary) => (summary, None),
+            Err(e) => (journal.unjudged(dir, &e), Some(e)),
+        }
     } else {
-        parent(dir, device, options, &mut journal)
+        parent(dir, device, options, &mut journal)?
     };
     let Journal { mut out, all, unsaid, .. } = journal;
-    if let (Telling::Json, Ok(Summary { passed, failed })) = (options.telling, &summary) {
+    if options.telling == Telling::Json {
+        let Summary { passed, failed } = summary;
         out.json(&json!({ "passed": passed, "failed": failed, "comparisons": all }))?;
     }
-    unsaid.and(summary)
+    unsaid?;
+    failure.map_or(Ok(summary), Err)
 }
 
 /// Tells the comparisons.
@@ -85,6 +90,15 @@ impl Journal {
         }
     }
 
+    /// A folder that can't be judged counts as one failure.
+    fn unjudged(&mut self, dir: &Path, why: &Error) -> Summary {
+        // for people it is told on stderr
+        if self.telling == Telling::Json {
+            self.comparison(false, &dir.display().to_string(), &why.to_string());
+        }
+        Summary { passed: 0, failed: 1 }
+    }
+
     fn summary(&mut self, name: &str, Summary { passed, failed }: Summary) {
         if self.telling != Telling::Json {
             self.say(&format!("{name}: {passed} passed, {failed} failed\n"));
@@ -97,7 +111,8 @@ impl Journal {
     }
 }
 
-fn parent(dir: &Path, device: &Device, options: &Options, journal: &mut Journal) -> Result<Summary> {
+/// The folders below `dir` together, and the last absent base, for which some of them could not be judged.
+fn parent(dir: &Path, device: &Device, options: &Options, journal: &mut Journal) -> Result<(Summary, Option<Error>)> {
     let mut all = Summary::default();
     let mut folders: Vec<_> = std::fs::read_dir(dir)
         .map_err(|e| Error::new(Code::Io, format!("can't be read: {e}")).at(dir.display()))?
@@ -112,25 +127,16 @@ fn parent(dir: &Path, device: &Device, options: &Options, journal: &mut Journal)
     let mut without = None;
     for path in &folders {
         let out = options.dump.as_ref().map(|d| d.join(path.file_name().unwrap_or_default()));
-        match folder(path, device, options.bases.as_deref(), out.as_deref(), journal) {
-            Ok(one) => {
-                all.passed += one.passed;
-                all.failed += one.failed;
-            }
-            // an absent base is told at the end, after what can be judged
-            Err(e) if e.code == Code::NoModel => {
-                tell(&format!("{}: {e}", path.display()));
-                without = Some(e);
-            }
-            // one that can't be judged is a failure of its own, and no reason not to judge the others
-            Err(e) => {
-                tell(&format!("FAIL {}: {e}", path.display()));
-                if journal.telling == Telling::Json {
-                    journal.comparison(false, &path.display().to_string(), &e.to_string());
-                }
-                all.failed += 1;
-            }
-        }
+        let one = folder(path, device, options.bases.as_deref(), out.as_deref(), journal).unwrap_or_else(|e| {
+            let one = journal.unjudged(path, &e);
+            // an absent base ends the call as an error, after what can be judged; others are failures like any
+            let absent = e.code == Code::NoModel;
+            tell(&format!("{}{}: {e}", if absent { "" } else { "FAIL " }, path.display()));
+            without = if absent { Some(e) } else { without.take() };
+            one
+        });
+        all.passed += one.passed;
+        all.failed += one.failed;
     }
     if grammar.is_file() {
         let one = verify_grammar(&grammar, journal)?;
@@ -138,7 +144,7 @@ fn parent(dir: &Path, device: &Device, options: &Options, journal: &mut Journal)
         all.failed += one.failed;
     }
     journal.summary("all folders", all);
-    without.map_or(Ok(all), Err)
+    Ok((all, without))
 }
 
 fn folder(

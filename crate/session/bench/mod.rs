@@ -6,6 +6,7 @@
 mod stages;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -256,7 +257,8 @@ impl Bench<'_> {
     /// All stages from pixels to tokens.
     async fn all(&mut self, stages: &mut Stages) -> Result<Decode> {
         let prompt = if self.model.components().proposer { self.see(stages).await? } else { self.blind() };
-        let mut text = Text::new(self.model)?;
+        // what is counted must not depend on how fast this device is
+        let mut text = Text::new(self.model)?.with_silence(Duration::MAX);
         let rows = prompt.rows.len();
         let count = self.options.tokens.min(self.model.context_length().saturating_sub(rows));
         stages.begin();
