@@ -4,6 +4,7 @@
 
 use super::config::INDEX_TOKENS;
 use crate::error::{Code, Error, Result};
+use crate::tensor::ops::top_k::best as top_k;
 
 /// What decides a selection, as the config has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,17 +151,6 @@ pub fn most_overlapping(user: &[f32; 4], kept: &[[f32; 4]]) -> usize {
         }
     }
     best.0
-}
-
-/// Indices of the `k` largest values, largest first, equal values by ascending index; NaN counts as the smallest.
-#[must_use]
-pub fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
-    let key = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] };
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // `+ 0.0` makes the two zeros equal, which total_cmp would not.
-    order.sort_by(|&a, &b| (key(b) + 0.0).total_cmp(&(key(a) + 0.0)));
-    order.truncate(k);
-    order
 }
 
 /// Greedy non-maximum suppression over corner boxes: indices, best first.

@@ -46,6 +46,9 @@ impl DType {
     }
 
     /// Bytes of a row of `cols` numbers, or an error where blocks would straddle rows.
+    ///
+    /// # Errors
+    /// `pack-invalid` where blocks would straddle rows.
     pub fn row_bytes(self, cols: usize) -> Result<usize> {
         if !cols.is_multiple_of(self.block()) {
             return Err(Error::new(Code::PackInvalid, format!("a row of {self} can't straddle blocks"))

@@ -3,6 +3,7 @@
 //! Numbers are plain vectors; the crate gemm multiplies matrices where they lie.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use gemm::Parallelism;
@@ -12,7 +13,8 @@ use rayon::prelude::*;
 use super::blocks;
 use super::device::{Numerics, Storage, Tensor};
 use super::int8::{self, Rounded};
-use super::plan::{Plan, Run, Value};
+use super::plan::{Op, Plan, Run, Value};
+use super::units::Cut;
 use crate::error::{Error, Result};
 
 /// The numbers of a tensor in this process.
@@ -175,6 +177,11 @@ impl CpuIo<'_> {
             .as_ref()
             .or_else(|| self.temps[v.index()].as_ref())
             .ok_or_else(|| Error::internal(format!("value {} is read before it is written", v.index())))
+    }
+
+    /// Which of the `n` things that an operation cuts by its cost make up a unit.
+    pub(crate) fn part(&self, op: &dyn Op, n: usize, unit: usize) -> Range<usize> {
+        Cut::by_cost(n, op.cost(self.plan)).part(unit)
     }
 
     /// The shape of a value.

@@ -123,6 +123,9 @@ impl Device {
     }
 
     /// A tensor from its bytes as files have them (little endian, GGUF's blocks, rows one after the other).
+    ///
+    /// # Errors
+    /// `pack-invalid` for bytes that are too many or too few; `out-of-memory`, `device-lost`, `closed`.
     pub fn tensor(&self, label: &str, shape: &[usize], dtype: DType, bytes: &[u8]) -> Result<Tensor> {
         match self {
             Device::Cpu(_) => self.take(label, shape, dtype, bytes.to_vec()),
@@ -150,6 +153,9 @@ impl Device {
     }
 
     /// A tensor of small numbers without meaning, made where it lies.
+    ///
+    /// # Errors
+    /// `pack-invalid` where blocks would straddle rows, `internal` for ids; `out-of-memory`, `device-lost`, `closed`.
     pub fn random(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         match self {
             Device::Cpu(_) => {
@@ -163,16 +169,25 @@ impl Device {
     }
 
     /// A tensor of f32 numbers.
+    ///
+    /// # Errors
+    /// `pack-invalid` for bytes that are too many or too few; `out-of-memory`, `device-lost`, `closed`.
     pub fn tensor_f32(&self, label: &str, shape: &[usize], data: &[f32]) -> Result<Tensor> {
         self.tensor(label, shape, DType::F32, bytemuck::cast_slice(data))
     }
 
     /// A tensor of ids.
+    ///
+    /// # Errors
+    /// `pack-invalid` for bytes that are too many or too few; `out-of-memory`, `device-lost`, `closed`.
     pub fn tensor_u32(&self, label: &str, shape: &[usize], data: &[u32]) -> Result<Tensor> {
         self.tensor(label, shape, DType::U32, bytemuck::cast_slice(data))
     }
 
     /// A tensor of zeros; `dtype` is f32 or u32.
+    ///
+    /// # Errors
+    /// `internal` for another type; `out-of-memory`, `device-lost`, `closed`.
     pub fn zeros(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let n = shape.iter().product();
         let storage = match self {
@@ -187,11 +202,17 @@ impl Device {
     }
 
     /// Overwrites elements from `first` on. The tensor is f32.
+    ///
+    /// # Errors
+    /// `internal` for numbers of another type or beyond the tensor's end; `device-lost`, `closed`.
     pub fn write_f32(&self, tensor: &Tensor, first: usize, data: &[f32]) -> Result<()> {
         self.write(tensor, first, data)
     }
 
     /// Overwrites elements from `first` on. The tensor is u32.
+    ///
+    /// # Errors
+    /// `internal` for numbers of another type or beyond the tensor's end; `device-lost`, `closed`.
     pub fn write_u32(&self, tensor: &Tensor, first: usize, data: &[u32]) -> Result<()> {
         self.write(tensor, first, data)
     }
@@ -211,16 +232,25 @@ impl Device {
     }
 
     /// Reads f32 tensors back, in one wait on a GPU.
+    ///
+    /// # Errors
+    /// `internal` for numbers of another type or beyond the tensor's end; `out-of-memory`, `device-lost`, `closed`.
     pub async fn read_f32(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
         self.look(&tensors.iter().map(|t| Look::all(t)).collect::<Vec<_>>()).await
     }
 
     /// Reads u32 tensors back, in one wait on a GPU.
+    ///
+    /// # Errors
+    /// `internal` for numbers of another type or beyond the tensor's end; `out-of-memory`, `device-lost`, `closed`.
     pub async fn read_u32(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u32>>> {
         self.look(&tensors.iter().map(|t| Look::all(t)).collect::<Vec<_>>()).await
     }
 
     /// Reads tensors, or parts of them, in one wait on a GPU.
+    ///
+    /// # Errors
+    /// `internal` for numbers of another type or beyond the tensor's end; `out-of-memory`, `device-lost`, `closed`.
     pub async fn look<T: Number>(&self, looks: &[Look<'_>]) -> Result<Vec<Vec<T>>> {
         check_looks::<T>(looks)?;
         let raw = match self {
@@ -234,6 +264,9 @@ impl Device {
     }
 
     /// Copies the first `count` numbers of a tensor over those of another.
+    ///
+    /// # Errors
+    /// `internal` where one of them is shorter, or of another type; `device-lost`, `closed`.
     pub fn copy(&self, from: &Tensor, to: &Tensor, count: usize) -> Result<()> {
         for t in [from, to] {
             if t.len() < count || t.dtype() != from.dtype() || t.dtype().block_bytes() != 4 {

@@ -10,6 +10,7 @@ mod int8;
 pub mod ops;
 pub mod plan;
 pub mod probe;
+pub mod units;
 mod upload;
 
 pub use blocks::DType;

@@ -46,6 +46,10 @@ pub trait Op: Debug {
     /// The operation's name, as its file's.
     fn name(&self) -> &'static str;
 
+    /// What one run costs (see [`units`](super::units)): by it twins are cut into units and dispatches gathered in
+    /// submits. More than [`Op::flops`], which counts no moves, no functions and nothing over a cache.
+    fn cost(&self, plan: &Plan) -> u64;
+
     /// Into how many units the twin's work is cut, so that a slow machine can breathe and stop between them.
     fn units(&self, _plan: &Plan) -> usize {
         1
@@ -250,6 +254,9 @@ impl Plan {
     }
 
     /// A constant that the host computed.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `closed`.
     pub fn constant(&mut self, label: &str, shape: &[usize], data: &[f32]) -> Result<Value> {
         let t = self.device.clone().tensor_f32(label, shape, data)?;
         Ok(self.resident(&t))
@@ -271,6 +278,9 @@ impl Plan {
     }
 
     /// Copies a value for whoever compares stages; nothing at all where the plan is not tapped.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `closed`.
     pub fn tap(&mut self, name: impl Into<String>, v: Value, form: TapForm) -> Result<()> {
         if self.tapped {
             let (name, info) = (name.into(), self.info(v).clone());
@@ -294,6 +304,9 @@ impl Plan {
     }
 
     /// Makes the kernels that it needs, and nothing else: the first plan of its kind is then ready sooner.
+    ///
+    /// # Errors
+    /// What an operation says against its kernels; `device-lost`, `closed`.
     pub fn prepare(&self) -> Result<()> {
         match &self.device {
             Device::Cpu(_) => Ok(()),
@@ -302,6 +315,9 @@ impl Plan {
     }
 
     /// Makes the plan ready to run any number of times: on a GPU all buffers, bind groups and pipelines.
+    ///
+    /// # Errors
+    /// What an operation says against its kernels; `out-of-memory`, `device-lost`, `closed`.
     pub fn compile(self) -> Result<Compiled> {
         let gpu = match &self.device {
             Device::Cpu(_) => None,
@@ -348,17 +364,26 @@ pub struct Compiled {
 
 impl Compiled {
     /// Runs it: on the CPU to the end; on a GPU everything is submitted, and only looks wait.
+    ///
+    /// # Errors
+    /// `aborted`; what a twin says; on a GPU `out-of-memory`, `device-lost`, `closed`.
     pub async fn run(&self, ctx: &Run<'_>) -> Result<()> {
         self.run_times(1, ctx).await
     }
 
     /// Runs it several times in a row (decode steps advance their own state).
+    ///
+    /// # Errors
+    /// `aborted`; what a twin says; on a GPU `out-of-memory`, `device-lost`, `closed`.
     pub async fn run_times(&self, times: usize, ctx: &Run<'_>) -> Result<()> {
         self.run_then::<u32>(times, Then::default(), ctx).await.map(drop)
     }
 
     /// The same, then copies, then waits for numbers: on a GPU with the last submit, so that a short plan is one submit
     /// and one wait. `T` is the looks' number type.
+    ///
+    /// # Errors
+    /// The same, and `internal` for looks that are not what their tensors hold.
     pub async fn run_then<T: Number>(&self, times: usize, then: Then<'_>, ctx: &Run<'_>) -> Result<Vec<Vec<T>>> {
         match (&self.gpu, self.plan.device()) {
             (Some(program), Device::Gpu(device)) => {
@@ -380,6 +405,9 @@ impl Compiled {
     }
 
     /// Runs it stage by stage and tells `on` the name of each when it is done, on a GPU too: for `bench`, not for speed.
+    ///
+    /// # Errors
+    /// `aborted`; what a twin says; on a GPU `out-of-memory`, `device-lost`, `closed`.
     pub async fn run_stages(&self, ctx: &Run<'_>, on: &mut dyn FnMut(&str)) -> Result<()> {
         match (&self.gpu, self.plan.device()) {
             (Some(program), Device::Gpu(device)) => program.run_stages(device, ctx, &self.plan, on).await,
@@ -442,11 +470,15 @@ pub struct Run<'a> {
     last: Rc<Cell<Option<web_time::Instant>>>,
 }
 
-/// The longest time without a breath, in milliseconds. A unit may itself take 20 ms; together they stay below 50.
+/// The longest time without a breath, in milliseconds. A unit may itself take 20 ms (`units.rs`); together they stay
+/// below 50.
 const BREATH_MS: u128 = 25;
 
 impl Run<'_> {
     /// Lets others run if it is time, then fails if a stop was asked for.
+    ///
+    /// # Errors
+    /// `aborted`.
     pub async fn breathe(&self) -> Result<()> {
         if let Some(breath) = &self.breath {
             let now = web_time::Instant::now();

@@ -7,7 +7,7 @@ use super::gpu::kernels::probe;
 use super::gpu::{Lower, size};
 use super::ops::{self, Linear};
 use super::plan::{Look, Op, Plan, Run, Then, Value};
-use super::{DType, Device};
+use super::{DType, Device, units};
 use crate::error::{Error, Result};
 
 /// What a device can do.
@@ -28,6 +28,9 @@ const NUMBERS: usize = 16 << 20;
 impl Rates {
     /// Measures a device, in a fraction of a second. On a GPU: a kernel of nothing but multiply-adds and one that sums
     /// 64 MiB. On the processor: the product of 512x512 matrices on all its threads, and the sum of 64 MiB on one.
+    ///
+    /// # Errors
+    /// `aborted`; `out-of-memory`, `device-lost`, `closed`.
     pub async fn measure(device: &Device, run: &Run<'_>) -> Result<Self> {
         if let Device::Cpu(_) = device {
             let a = vec![0.5; 512 * 512];
@@ -72,6 +75,9 @@ fn repeat(work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// Measures how fast products are on a GPU and tells it, so that submits are cut well from the first photo on.
+///
+/// # Errors
+/// `aborted`; `out-of-memory`, `device-lost`, `closed`.
 pub async fn teach_rate(device: &Device, run: &Run<'_>) -> Result<()> {
     let Device::Gpu(gpu) = device else { return Ok(()) };
     let side = 256;
@@ -133,6 +139,11 @@ impl Probe {
 impl Op for ProbeOp {
     fn name(&self) -> &'static str {
         "probe"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        let Self(probe, x, _) = self;
+        if probe.stream { units::moved(plan, &[*x]) } else { 64 * (probe.threads * probe.rounds) as u64 }
     }
 
     fn cpu(&self, _io: &CpuIo<'_>, _unit: usize) -> Result<()> {

@@ -24,6 +24,9 @@ enum To {
 
 impl Device {
     /// Begins a tensor.
+    ///
+    /// # Errors
+    /// `pack-invalid` where blocks would straddle rows; `out-of-memory`, `device-lost`, `closed`.
     pub fn begin(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Upload> {
         let to = match self {
             Device::Gpu(gpu) => To::Gpu(gpu.begin(label, shape, dtype)?),

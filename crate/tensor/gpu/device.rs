@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) options: Options,
     pub(super) none: wgpu::Buffer,
-    /// Floating-point operations a second, as seen in long runs: how much work one submit may hold.
+    /// Floating-point operations a second, as seen in long runs: what one submit may cost.
     pub(super) rate: AtomicU64,
     /// Temporaries that plans share: no two plans run at once, and nothing in them outlives a run.
     pub(super) arena: Mutex<Vec<Weak<Held>>>,
@@ -80,6 +80,9 @@ const RATE_HARDWARE: u64 = 1_000_000_000_000;
 
 impl Gpu {
     /// Opens an adapter.
+    ///
+    /// # Errors
+    /// `no-webgpu` where there is no such adapter, or it gives no device.
     pub async fn create(options: Options) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = choose(&instance, options.adapter).await?;
@@ -197,6 +200,9 @@ impl Gpu {
     }
 
     /// Fails if anything went wrong since the last look.
+    ///
+    /// # Errors
+    /// `device-lost`, `closed`, `out-of-memory`; `internal` for a call that the device refused.
     pub fn check(&self) -> Result<()> {
         let fate = &self.0.fate;
         if fate.ours.load(Ordering::Relaxed) {
@@ -267,7 +273,7 @@ impl Gpu {
         self.check()
     }
 
-    /// Floating-point operations that one submit may hold.
+    /// What one submit may cost.
     pub(super) fn budget(&self) -> u64 {
         self.0.rate.load(Ordering::Relaxed) / 1000 * SUBMIT_MS
     }
@@ -300,8 +306,9 @@ impl Gpu {
         pipeline
     }
 
-    /// Waits until everything submitted so far is done.
-    pub(super) fn done(&self) -> impl Future<Output = ()> + use<> {
+    /// Waits until the newest submit is done, which is `submit`, or everything so far. What is submitted between the call
+    /// and the waiting is waited for only where no submit is named.
+    pub(super) fn done(&self, submit: Option<wgpu::SubmissionIndex>) -> impl Future<Output = ()> + use<> {
         let (tx, rx) = flume::bounded(1);
         self.0.queue.on_submitted_work_done(move || {
             // whoever waited may be gone
@@ -309,16 +316,21 @@ impl Gpu {
         });
         let gpu = self.clone();
         async move {
-            gpu.block();
+            gpu.wait(submit);
             // an error means that the device is gone; `check` says so
             let _ = rx.recv_async().await;
         }
     }
 
-    /// Natively nothing happens unless somebody waits; in the browser waiting is forbidden and needless.
+    /// Waits for everything that was submitted.
     pub(super) fn block(&self) {
+        self.wait(None);
+    }
+
+    /// Natively nothing happens unless somebody waits; in the browser waiting is forbidden and needless.
+    fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) {
         // failures are told by `check`
-        let _ = self.0.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: None });
+        let _ = self.0.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
     }
 }
 

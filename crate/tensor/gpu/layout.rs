@@ -41,6 +41,9 @@ fn slice(first: usize, rows: usize, cols: usize, dtype: DType) -> Slice {
 }
 
 /// The slices of a tensor where at most `most` bytes can be bound.
+///
+/// # Errors
+/// `pack-invalid` where blocks would straddle rows, `out-of-memory` where not even one row can be bound.
 pub fn slices(rows: usize, cols: usize, dtype: DType, most: u64) -> Result<Vec<Slice>> {
     let row = dtype.row_bytes(cols)?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);

@@ -19,6 +19,8 @@ pub struct Dispatch {
     pub groups: [u32; 2],
     /// The step's place in the plan.
     pub step: usize,
+    /// Its share of what the step costs, never 0: submits are cut by it.
+    pub cost: u64,
 }
 
 /// A value that lives within one step.
@@ -45,6 +47,8 @@ pub struct Lower<'a> {
     plan: &'a Plan,
     traits: Traits,
     step: usize,
+    /// What the kernels of this step cost, where it is not what the twin costs.
+    cost: Option<u64>,
     dispatches: Vec<Dispatch>,
     scratch: Vec<Scratch>,
     tables: Vec<Vec<u32>>,
@@ -62,11 +66,21 @@ pub struct Recording {
 }
 
 /// Lowers a whole plan; needs no GPU.
+///
+/// # Errors
+/// What an operation says against its kernels, with the step's label: `out-of-memory` for what can't be bound,
+/// `internal`.
 pub fn lower(plan: &Plan, traits: Traits) -> Result<Recording> {
-    let mut lower = Lower { plan, traits, step: 0, dispatches: Vec::new(), scratch: Vec::new(), tables: Vec::new() };
+    let (dispatches, scratch, tables) = (Vec::new(), Vec::new(), Vec::new());
+    let mut lower = Lower { plan, traits, step: 0, cost: None, dispatches, scratch, tables };
     for (i, step) in plan.steps().iter().enumerate() {
         lower.step = i;
+        let first = lower.dispatches.len();
         step.op.gpu(&mut lower).map_err(|e| e.at(step.op.name())).at(&step.label)?;
+        let cost = lower.cost.take().unwrap_or_else(|| step.op.cost(plan));
+        let mine = &mut lower.dispatches[first..];
+        let share = cost.div_ceil(mine.len().max(1) as u64).max(1);
+        mine.iter_mut().for_each(|d| d.cost = share);
     }
     Ok(Recording { dispatches: lower.dispatches, scratch: lower.scratch, tables: lower.tables })
 }
@@ -131,16 +145,25 @@ impl Lower<'_> {
     }
 
     /// A value to read.
+    ///
+    /// # Errors
+    /// `out-of-memory` for a value that can't be bound in one piece.
     pub fn read(&self, v: Value) -> Result<Read> {
         self.whole(v).map(Read)
     }
 
     /// A value to write.
+    ///
+    /// # Errors
+    /// `out-of-memory` for a value that can't be bound in one piece.
     pub fn write(&self, v: Value) -> Result<Write> {
         self.whole(v).map(Write)
     }
 
     /// A value to read, or nothing.
+    ///
+    /// # Errors
+    /// `out-of-memory` for a value that can't be bound in one piece.
     pub fn read_or_none(&self, v: Option<Value>) -> Result<Read> {
         v.map_or(Ok(Self::none()), |v| self.read(v))
     }
@@ -152,6 +175,9 @@ impl Lower<'_> {
     }
 
     /// An f32 tensor in one piece: norms, biases, tables.
+    ///
+    /// # Errors
+    /// `internal` for another type, `out-of-memory` for a tensor that can't be bound in one piece.
     pub fn vector(&self, t: &Tensor) -> Result<Read> {
         if t.dtype() != DType::F32 {
             return Err(Error::internal(format!("{} must be f32", t.label())));
@@ -164,11 +190,17 @@ impl Lower<'_> {
     }
 
     /// An optional f32 tensor.
+    ///
+    /// # Errors
+    /// `internal` for another type, `out-of-memory` for a tensor that can't be bound in one piece.
     pub fn vector_or_none(&self, t: Option<&Tensor>) -> Result<Read> {
         t.map_or(Ok(Self::none()), |t| self.vector(t))
     }
 
     /// A weight's slices.
+    ///
+    /// # Errors
+    /// `out-of-memory` where not even one row can be bound.
     pub fn weight(&self, t: &Tensor) -> Result<Vec<WeightSlice>> {
         let slices = layout::slices(t.rows(), t.cols(), t.dtype(), self.traits.binding).at(t.label())?;
         Ok(slices
@@ -179,6 +211,9 @@ impl Lower<'_> {
     }
 
     /// Numbers that live within this step.
+    ///
+    /// # Errors
+    /// `out-of-memory` where so many can't be bound.
     pub fn scratch(&mut self, len: usize) -> Result<Scrap> {
         let bytes = len * 4;
         if bytes as u64 > self.traits.binding {
@@ -195,20 +230,28 @@ impl Lower<'_> {
         Read(Bind::Table(self.tables.len() - 1))
     }
 
+    /// What the kernels of this step cost, where they go another way than the twin.
+    pub fn costs(&mut self, cost: u64) {
+        self.cost = Some(cost);
+    }
+
     /// Records a dispatch of `groups` workgroups.
     pub fn dispatch(&mut self, kernel: impl Kernel, groups: usize) {
         if groups > 0 {
-            self.dispatches.push(Dispatch { call: kernel.call(), groups: fold(groups), step: self.step });
+            self.dispatches.push(Dispatch { call: kernel.call(), groups: fold(groups), step: self.step, cost: 0 });
         }
     }
 
     /// Records a dispatch with a thread for each of `n` things.
+    ///
+    /// # Errors
+    /// `internal` for more things than kernels count.
     pub fn each(&mut self, kernel: impl Kernel, n: usize) -> Result<()> {
         size(n)?;
         let call = kernel.call();
         let groups = n.div_ceil(call.permutation.workgroup[0] as usize);
         if groups > 0 {
-            self.dispatches.push(Dispatch { call, groups: fold(groups), step: self.step });
+            self.dispatches.push(Dispatch { call, groups: fold(groups), step: self.step, cost: 0 });
         }
         Ok(())
     }

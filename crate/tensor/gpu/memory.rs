@@ -58,6 +58,9 @@ impl Gpu {
     }
 
     /// A tensor from its bytes as files have them.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `closed`.
     pub fn upload(&self, label: &str, shape: &[usize], dtype: DType, bytes: &[u8]) -> Result<GpuTensor> {
         let t = self.allocate(label, shape, dtype, Purpose::Weights)?;
         let mut at = 0;
@@ -77,12 +80,18 @@ impl Gpu {
     }
 
     /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `closed`.
     pub fn zeros(&self, label: &str, shape: &[usize], dtype: DType) -> Result<GpuTensor> {
         // WebGPU clears new buffers
         self.allocate(label, shape, dtype, Purpose::Kept)
     }
 
     /// Overwrites bytes of a tensor without blocks; offset and length are multiples of 4.
+    ///
+    /// # Errors
+    /// `device-lost`, `closed`.
     pub fn write(&self, t: &GpuTensor, offset: usize, bytes: &[u8]) -> Result<()> {
         let mut at = 0;
         for (slice, held) in &t.parts {
@@ -110,17 +119,20 @@ impl Gpu {
         }
     }
 
-    pub(super) fn submit_nothing(&self) {
-        add(&self.0.tally.submits, 1);
-        self.0.unsent.store(0, Ordering::Relaxed);
-        self.0.queue.submit([]);
+    /// Sends all writes before on their way.
+    pub(super) fn submit_nothing(&self) -> wgpu::SubmissionIndex {
+        self.send_off(None)
     }
 
     /// Ends an encoder: its commands are on their way, and with them all writes before.
-    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) {
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.send_off(Some(encoder.finish()))
+    }
+
+    fn send_off(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
         add(&self.0.tally.submits, 1);
         self.0.unsent.store(0, Ordering::Relaxed);
-        self.0.queue.submit([encoder.finish()]);
+        self.0.queue.submit(commands)
     }
 
     pub(super) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
@@ -128,6 +140,9 @@ impl Gpu {
     }
 
     /// Copies the first bytes of a tensor over those of another.
+    ///
+    /// # Errors
+    /// `internal` for tensors that are cut differently; `device-lost`, `closed`.
     pub fn copy(&self, from: &Tensor, to: &Tensor, bytes: usize) -> Result<()> {
         let mut encoder = self.encoder("copy");
         encode_copy(&mut encoder, from, to, bytes)?;
@@ -136,6 +151,9 @@ impl Gpu {
     }
 
     /// Reads numbers of tensors without blocks, in one submit and one wait.
+    ///
+    /// # Errors
+    /// `out-of-memory`, `device-lost`, `closed`.
     pub async fn read(&self, looks: &[Look<'_>]) -> Result<Vec<Vec<u8>>> {
         self.settle().await?;
         let mut encoder = self.encoder("read");

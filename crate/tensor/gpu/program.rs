@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use web_time::Instant;
+
 use super::counters::{Purpose, add};
 use super::device::Gpu;
 use super::kernels::{Bind, Kind};
@@ -28,7 +30,7 @@ struct Ready {
 #[derive(Debug)]
 pub struct Program {
     ready: Vec<Ready>,
-    /// Floating-point operations of every dispatch, as far as is known.
+    /// What every dispatch costs.
     costs: Vec<u64>,
     /// Kept alive: temporaries (shared with other programs), parameters and tables.
     _temporaries: Vec<Arc<Held>>,
@@ -42,6 +44,9 @@ const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE;
 
 impl Program {
     /// Makes buffers, bind groups and pipelines.
+    ///
+    /// # Errors
+    /// What an operation says against its kernels; `out-of-memory`, `device-lost`, `closed`.
     pub fn new(gpu: &Gpu, plan: &Plan) -> Result<Self> {
         let recording = lower(plan, gpu.traits())?;
         let slots = Slots::assign(plan, &recording);
@@ -92,7 +97,7 @@ impl Program {
         }
         let mut own = tables;
         own.push(params);
-        let costs = shares(plan, &recording);
+        let costs = recording.dispatches.iter().map(|d| d.cost).collect();
         Ok(Self { ready, costs, _temporaries: temporaries, _own: own })
     }
 
@@ -105,6 +110,9 @@ impl Program {
     /// Runs the plan `times` times without looking at the results in between: what changes from run to run lies in
     /// buffers that kernels advance. Work is cut into submits that last a fraction of a second; at most two are under
     /// way. The last one takes the copies and the looks with it.
+    ///
+    /// # Errors
+    /// `aborted`; `out-of-memory`, `device-lost`, `closed`.
     pub async fn run(&self, gpu: &Gpu, ctx: &Run<'_>, times: usize, then: Then<'_>) -> Result<Vec<Vec<u8>>> {
         let all = self.ready.len() * times;
         gpu.settle().await?;
@@ -117,6 +125,9 @@ impl Program {
     }
 
     /// Runs the plan once, stage by stage, and waits for each of them.
+    ///
+    /// # Errors
+    /// `aborted`; `out-of-memory`, `device-lost`, `closed`.
     pub async fn run_stages(&self, gpu: &Gpu, ctx: &Run<'_>, plan: &Plan, on: &mut dyn FnMut(&str)) -> Result<()> {
         gpu.settle().await?;
         let mut next = 0;
@@ -124,7 +135,7 @@ impl Program {
             let stage = plan.steps()[first.step].stage();
             let same = self.ready[next..].iter().take_while(|r| plan.steps()[r.step].stage() == stage).count();
             self.submits(gpu, ctx, next..next + same, None).await?;
-            gpu.done().await;
+            gpu.done(None).await;
             gpu.check()?;
             on(stage);
             next += same;
@@ -142,30 +153,31 @@ impl Program {
     ) -> Result<Option<Reading>> {
         let (mut next, end) = (range.start, range.end);
         let mut before: Option<Submitted> = None;
+        let mut idle = Instant::now();
         loop {
             ctx.breathe().await?;
             gpu.check()?;
-            let (to, flops) = slice(&self.costs, next..end, gpu.budget());
+            let (to, cost) = slice(&self.costs, next..end, gpu.budget());
             let mut encoder = self.encode(gpu, next..to);
             let reading = match then.filter(|_| to == end) {
                 Some(then) => gpu.follow(&mut encoder, then)?,
                 None => None,
             };
-            gpu.submit(encoder);
+            let index = gpu.submit(encoder);
             next = to;
             ctx.progress(next, end);
             if next == end && before.is_none() {
                 return Ok(reading);
             }
-            let done: Pin<Box<dyn Future<Output = ()>>> = Box::pin(gpu.done());
-            if let Some(earlier) = before.take() {
-                earlier.done.await;
-                learn(gpu, earlier.flops, earlier.start);
+            let done: Pin<Box<dyn Future<Output = ()>>> = Box::pin(gpu.done(Some(index)));
+            if let Some(Submitted { done, start, cost }) = before.take() {
+                done.await;
+                idle = learn(gpu, cost, start.max(idle));
             }
             if next == end {
                 return Ok(reading);
             }
-            before = Some(Submitted { done, start: web_time::Instant::now(), flops });
+            before = Some(Submitted { done, start: Instant::now(), cost });
         }
     }
 
@@ -188,6 +200,9 @@ impl Program {
 }
 
 /// Makes the pipelines of a plan, so that making it ready does not wait for them.
+///
+/// # Errors
+/// What an operation says against its kernels; `device-lost`, `closed`.
 pub fn prepare(gpu: &Gpu, plan: &Plan) -> Result<()> {
     for dispatch in lower(plan, gpu.traits())?.dispatches {
         gpu.pipeline(dispatch.call.permutation);
@@ -198,12 +213,12 @@ pub fn prepare(gpu: &Gpu, plan: &Plan) -> Result<()> {
 /// A submit that is under way.
 struct Submitted {
     done: Pin<Box<dyn Future<Output = ()>>>,
-    start: web_time::Instant,
-    flops: u64,
+    start: Instant,
+    cost: u64,
 }
 
-/// Where a submit that begins with the first of `range` ends, and its operations: as many dispatches as stay within
-/// `budget` operations, one at least. `costs` are those of one repetition.
+/// Where a submit that begins with the first of `range` ends, and what it costs: as many dispatches as stay within
+/// `budget`, one at least. `costs` are those of one repetition.
 fn slice(costs: &[u64], range: Range<usize>, budget: u64) -> (usize, u64) {
     let mut sum = 0u64;
     for i in range.clone() {
@@ -216,21 +231,15 @@ fn slice(costs: &[u64], range: Range<usize>, budget: u64) -> (usize, u64) {
     (range.end, sum)
 }
 
-/// A slow submit teaches how much the next may hold.
-fn learn(gpu: &Gpu, flops: u64, start: web_time::Instant) {
-    let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if ms >= 10 && flops > 0 {
-        gpu.learn(flops / ms * 1000);
+/// A slow submit, which is done, teaches how much the next may hold; `start` is when the device began with it. Returns
+/// when it was done.
+fn learn(gpu: &Gpu, cost: u64, start: Instant) -> Instant {
+    let now = Instant::now();
+    let ms = u64::try_from((now - start).as_millis()).unwrap_or(u64::MAX);
+    if ms >= 10 {
+        gpu.learn(cost / ms * 1000);
     }
-}
-
-/// The operations of every step, shared by its dispatches.
-fn shares(plan: &Plan, recording: &Recording) -> Vec<u64> {
-    let mut count = vec![0u64; plan.steps().len()];
-    for d in &recording.dispatches {
-        count[d.step] += 1;
-    }
-    recording.dispatches.iter().map(|d| plan.steps()[d.step].op.flops(plan) / count[d.step]).collect()
+    now
 }
 
 /// Uniforms of all dispatches in one buffer; equal ones lie there once.
@@ -272,6 +281,9 @@ fn tables(gpu: &Gpu, recording: &Recording) -> Result<Vec<Held>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::gpu::Options;
+    use crate::tensor::gpu::variants::Traits;
+    use crate::tensor::{DType, Device, ops};
 
     /// All ends of a plan's submits.
     fn ends(costs: &[u64], times: usize, budget: u64) -> Vec<usize> {
@@ -293,7 +305,42 @@ mod tests {
     fn what_is_short_is_one_submit() {
         assert_eq!(ends(&[10, 20, 30], 1, 60), [3]);
         assert_eq!(ends(&[10, 20, 30], 4, 240), [12], "repetitions count together");
-        assert_eq!(ends(&[0, 0, 0], 2, 0), [6], "what costs nothing never ends a submit");
+    }
+
+    /// Two submits may be under way: who waits for the first does not wait for the second.
+    #[test]
+    fn gpu_submits_are_waited_for_one_by_one() {
+        let gpu = pollster::block_on(Gpu::create(Options::from_env())).expect("a Vulkan adapter is installed");
+        let device = Device::Gpu(gpu.clone());
+        let random = |shape: &[usize]| device.random("noise", shape, DType::F32).expect("fits");
+        let (mut p, w) = (Plan::new(&device, false), random(&[512, 512]));
+        for rows in [8, 4096] {
+            let x = p.resident(&random(&[rows, 512]));
+            ops::linear(&mut p, x, ops::Linear::new(&w, None)).expect("records");
+        }
+        let program = Program::new(&gpu, &p).expect("compiles");
+        let first = gpu.done(Some(gpu.submit(program.encode(&gpu, 0..1))));
+        gpu.submit(program.encode(&gpu, 1..2));
+        let (tx, second) = flume::bounded(1);
+        gpu.0.queue.on_submitted_work_done(move || tx.send(()).expect("the test waits"));
+        pollster::block_on(first);
+        gpu.nudge();
+        assert!(second.is_empty(), "the second was waited for");
+        gpu.block();
+        assert!(!second.is_empty(), "the second is done in the end");
+    }
+
+    #[test]
+    fn what_is_no_product_counts_too() {
+        let mut p = Plan::new(&Device::cpu(), false);
+        // the cells of four levels: each is compared with each
+        let x = p.temp(&[21_760, 1]);
+        for _ in 0..4 {
+            ops::top_k(&mut p, x, 300).expect("records");
+        }
+        let costs: Vec<u64> = lower(&p, Traits::DEFAULT).expect("lowers").dispatches.iter().map(|d| d.cost).collect();
+        // what a software adapter is taken to do in 200 ms before anything is known of it
+        assert_eq!(ends(&costs, 1, 800_000_000), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::tensor::blocks::{self, DType};
 
 impl Gpu {
     /// A tensor of noise: a pattern goes up once and is copied on the device until the tensor is full.
+    ///
+    /// # Errors
+    /// `pack-invalid` where blocks would straddle rows, `internal` for ids; `out-of-memory`, `device-lost`, `closed`.
     pub fn random(&self, label: &str, shape: &[usize], dtype: DType) -> Result<GpuTensor> {
         let t = self.allocate(label, shape, dtype, Purpose::Weights)?;
         let raw = blocks::noise(dtype).at(label)?;

@@ -15,6 +15,9 @@ pub(super) const FLIGHT: usize = 8 << 20;
 
 impl Gpu {
     /// Begins a tensor whose bytes come piece by piece.
+    ///
+    /// # Errors
+    /// `pack-invalid` where blocks would straddle rows; `out-of-memory`, `device-lost`, `closed`.
     pub fn begin(&self, label: &str, shape: &[usize], dtype: DType) -> Result<Upload> {
         let tensor = self.allocate(label, shape, dtype, Purpose::Weights)?;
         let staging = if tensor.parts.iter().any(|(s, _)| s.scales > 0) {
@@ -99,6 +102,9 @@ pub struct Upload {
 
 impl Upload {
     /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// `pack-invalid` for more bytes than the tensor has; `out-of-memory`, `device-lost`, `closed`.
     pub async fn write<B: Bytes + ?Sized>(&mut self, bytes: &B) -> Result<()> {
         let mut at = 0;
         while at < bytes.len() {
@@ -129,8 +135,8 @@ impl Upload {
             self.flight += count;
             if self.flight >= FLIGHT {
                 self.flight = 0;
-                self.gpu.submit_nothing();
-                self.gpu.done().await;
+                let sent = self.gpu.submit_nothing();
+                self.gpu.done(Some(sent)).await;
                 self.gpu.settle().await.at(&self.label)?;
             }
             if self.tensor.parts.get(self.part).is_some_and(|(s, _)| self.at == s.raw) {
@@ -177,6 +183,9 @@ impl Upload {
     }
 
     /// The tensor, once all bytes have come.
+    ///
+    /// # Errors
+    /// `pack-invalid` for fewer bytes than the tensor has; `device-lost`, `closed`.
     pub fn finish(self) -> Result<Tensor> {
         if self.part < self.tensor.parts.len() {
             let want: usize = self.tensor.parts.iter().map(|(s, _)| s.raw).sum();

@@ -6,6 +6,7 @@ use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 #[derive(Debug)]
 pub(crate) struct Argmax {
@@ -31,6 +32,9 @@ pub mod state {
 
 /// The id of the greatest of all `logits [1, ·]` put one after the other (the lowest id on ties): stored in `state[TOKEN]` and in
 /// `history[state[CHOSEN] % history]`; then `POSITION += ROWS`, `ROWS = 1`, `CHOSEN += 1`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn argmax(p: &mut Plan, logits: &[Value], state: &Tensor, history: &Tensor) -> Result<()> {
     want_size(state.len(), state::LEN, "the decoder's state")?;
     let (state, history) = (p.resident(state), p.resident(history));
@@ -49,6 +53,10 @@ pub fn first_greatest(x: &[f32]) -> usize {
 impl Op for Argmax {
     fn name(&self) -> &'static str {
         "argmax"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &self.logits)
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {

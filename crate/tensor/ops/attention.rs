@@ -7,6 +7,7 @@ use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, decode_attention};
 use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{CacheWork, Op, Plan, Value};
+use crate::tensor::units::{self, Cut};
 
 /// `heads · width` neighbouring columns of a value: one of q, k, v inside a stacked projection.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,9 @@ pub(crate) struct Attention {
 }
 
 /// `softmax(q·kᵀ / √width) · v` for every head, no mask → `[q rows, heads · width]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn attention(p: &mut Plan, q: Columns, k: Columns, v: Columns, heads: usize, width: usize) -> Result<Value> {
     for c in [q, k, v] {
         if c.first + heads * width > p.cols(c.value) {
@@ -100,22 +104,39 @@ fn one_query(q: &[f32], keys: &[f32], values: &[f32], (stride, first): (usize, u
     }
 }
 
-/// Query rows of one unit of the twin.
-const UNIT_ROWS: usize = 256;
+/// What every query row of a head costs over so many keys: two products and a softmax.
+fn row_cost(keys: usize, width: usize) -> u64 {
+    keys as u64 * (4 * width as u64 + units::SOFT)
+}
+
+impl Attention {
+    fn head_cost(&self) -> u64 {
+        self.q_rows as u64 * row_cost(self.k_rows, self.width)
+    }
+
+    /// The rows of a head in units of the twin.
+    fn cut(&self) -> Cut {
+        Cut::by_cost(self.q_rows, self.head_cost())
+    }
+}
 
 impl Op for Attention {
     fn name(&self) -> &'static str {
         "attention"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.heads as u64 * self.head_cost()
+    }
+
     fn units(&self, _plan: &Plan) -> usize {
-        self.heads * self.q_rows.div_ceil(UNIT_ROWS)
+        self.heads * self.cut().parts()
     }
 
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
-        let blocks = self.q_rows.div_ceil(UNIT_ROWS);
-        let (h, first) = (unit / blocks, unit % blocks * UNIT_ROWS);
-        let rows = UNIT_ROWS.min(self.q_rows - first);
+        let cut = self.cut();
+        let (h, rows) = (unit / cut.parts(), cut.part(unit % cut.parts()));
+        let (first, rows) = (rows.start, rows.len());
         let (w, [qs, ks, vs]) = (self.width, self.strides);
         let (q, k, v) = (io.f32(self.q.value)?, io.f32(self.k.value)?, io.f32(self.v.value)?);
         let q = Matrix::new(&q[first * qs + self.q.first + h * w..], rows, w, qs);
@@ -188,6 +209,9 @@ pub(crate) struct CachedAttention {
 
 /// Causal attention of `q [rows, heads · width]` over the cache: row i stands at position `state[0] + i` and sees all up
 /// to itself. Query head i reads key head `i / (heads / kv_heads)`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn cached_attention(
     p: &mut Plan,
     q: Value,
@@ -206,13 +230,29 @@ pub fn cached_attention(
     Ok(y)
 }
 
+impl CachedAttention {
+    /// At most: nobody knows how full the cache will be.
+    fn head_cost(&self) -> u64 {
+        self.rows as u64 * row_cost(self.capacity, self.width)
+    }
+
+    /// The rows of a head in units of the twin.
+    fn cut(&self) -> Cut {
+        Cut::by_cost(self.rows, self.head_cost())
+    }
+}
+
 impl Op for CachedAttention {
     fn name(&self) -> &'static str {
         "cached_attention"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.heads as u64 * self.head_cost()
+    }
+
     fn units(&self, _plan: &Plan) -> usize {
-        if self.rows == 1 { 1 } else { self.heads }
+        if self.rows == 1 { 1 } else { self.heads * self.cut().parts() }
     }
 
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
@@ -232,10 +272,15 @@ impl Op for CachedAttention {
             });
             return Ok(());
         }
-        let (h, kv, wide) = (unit, unit / group * w, self.heads * w);
-        let q = Matrix::new(&q[h * w..], self.rows, w, wide);
-        let (k, v) = (Matrix::new(&keys[kv..], total, w, stride), Matrix::new(&values[kv..], total, w, stride));
-        head(q, k, v, |i| (past + i + 1).min(total), &mut y[h * w..], wide);
+        let cut = self.cut();
+        let (h, rows) = (unit / cut.parts(), cut.part(unit % cut.parts()));
+        let (kv, wide) = (h / group * w, self.heads * w);
+        let q = Matrix::new(&q[rows.start * wide + h * w..], rows.len(), w, wide);
+        // nobody sees beyond the last of these rows
+        let seen = (past + rows.end).min(total);
+        let (k, v) = (Matrix::new(&keys[kv..], seen, w, stride), Matrix::new(&values[kv..], seen, w, stride));
+        let see = |i: usize| (past + rows.start + i + 1).min(seen);
+        head(q, k, v, see, &mut y[rows.start * wide + h * w..], wide);
         Ok(())
     }
 

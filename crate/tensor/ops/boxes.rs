@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 /// `log(max(x, 1e-5) / max(1 - x, 1e-5))` after clamping to 0..1.
 #[must_use]
@@ -24,6 +25,9 @@ pub(crate) struct FirstReference {
 
 /// `sigmoid(delta + logit(proposal))` for the chosen proposals; an invalid one is 1 in all four numbers (O-6), without
 /// ever computing an infinity. `delta [k, 4]`; `proposals [n, 5]`: four logits and a validity (1 or 0); `ids [k]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn first_reference(p: &mut Plan, delta: Value, proposals: Value, ids: Value) -> Result<Value> {
     let queries = p.rows(delta);
     want(p, delta, &[queries, 4], "box offsets")?;
@@ -37,6 +41,10 @@ pub fn first_reference(p: &mut Plan, delta: Value, proposals: Value, ids: Value)
 impl Op for FirstReference {
     fn name(&self) -> &'static str {
         "first_reference"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        4 * self.queries as u64 * units::FUNCTION
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -73,6 +81,9 @@ pub(crate) struct SineReference {
 
 /// Sine terms of `ref · 2π`, `terms` numbers for each of cx, cy, w, h: even places sine, odd places cosine of the angle
 /// over `10000^(2·⌊i/2⌋/terms)`. `[queries, 4]` → `[queries, 4 · terms]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn sine_reference(p: &mut Plan, reference: Value, terms: usize) -> Result<Value> {
     let queries = p.rows(reference);
     want(p, reference, &[queries, 4], "references")?;
@@ -90,6 +101,10 @@ pub fn sine_divisors(terms: usize) -> Vec<f64> {
 impl Op for SineReference {
     fn name(&self) -> &'static str {
         "sine_reference"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        (4 * self.queries * self.terms) as u64 * units::FUNCTION
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -127,6 +142,9 @@ pub(crate) struct Refine {
 }
 
 /// `sigmoid(delta + inverse_sigmoid(base))`; a base of two numbers shifts only the centre. `[queries, 4]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn refine(p: &mut Plan, delta: Value, base: Value) -> Result<Value> {
     let (queries, numbers) = (p.rows(delta), p.cols(base));
     want(p, delta, &[queries, 4], "box offsets")?;
@@ -139,6 +157,10 @@ pub fn refine(p: &mut Plan, delta: Value, base: Value) -> Result<Value> {
 impl Op for Refine {
     fn name(&self) -> &'static str {
         "refine"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        4 * self.queries as u64 * 2 * units::FUNCTION
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -173,6 +195,9 @@ pub(crate) struct ScoreFusion {
 }
 
 /// `sigmoid(coco)^0.4 · sigmoid(sa1b)^0.6`, all `[queries, 1]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn score_fusion(p: &mut Plan, coco: Value, sa1b: Value) -> Result<Value> {
     let queries = p.rows(coco);
     want(p, coco, &[queries, 1], "coco logits")?;
@@ -185,6 +210,10 @@ pub fn score_fusion(p: &mut Plan, coco: Value, sa1b: Value) -> Result<Value> {
 impl Op for ScoreFusion {
     fn name(&self) -> &'static str {
         "score_fusion"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.queries as u64 * 4 * units::FUNCTION
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {

@@ -8,6 +8,7 @@ use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{conv_transpose, windows};
 use crate::tensor::gpu::{Lower, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, ROWS_FIRST, Tiles};
 
 /// The geometry of a convolution over `batch` maps of `height · width` pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +51,18 @@ pub(crate) struct Conv2d {
 }
 
 /// `x [batch · pixels, in]` → `[batch · pixels', out]`; `weight [out, in · k · k]` with channels outermost in a row.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn conv2d(p: &mut Plan, x: Value, weight: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Value> {
     let bias: Vec<&Tensor> = bias.into_iter().collect();
     conv2d_sum(p, &[x], &[weight], &bias, geometry, Act::None)
 }
 
 /// The same for `x [channels, height, width]` as a photo's pixels are kept.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn conv2d_pixels(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, geometry: Geometry) -> Result<Value> {
     let channels = p.shape(x)[0];
     want_size(weight.cols(), channels * geometry.kernel * geometry.kernel, weight.label())?;
@@ -76,6 +83,9 @@ pub fn conv2d_pixels(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, geo
 }
 
 /// `act(Σ conv(x_i, weight_i) + Σ bias_i)`: maps of one shape, each with its own weights.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn conv2d_sum(
     p: &mut Plan,
     x: &[Value],
@@ -110,13 +120,20 @@ pub fn conv2d_sum(
     Ok(y)
 }
 
-/// Pixels of the result that one unit of the twin makes.
-const UNIT_PIXELS: usize = 512;
-
 impl Conv2d {
     fn pixels(&self) -> usize {
         let (h, w) = self.geometry.out();
         self.geometry.batch * h * w
+    }
+
+    /// What so many pixels and channels of the result cost: windows, then products.
+    fn tile_cost(&self, pixels: usize, out: usize) -> u64 {
+        let one = |w: &Tensor| (pixels * w.cols()) as u64 * units::MOVED + units::product(pixels, out, w.cols());
+        self.weight.iter().map(one).sum()
+    }
+
+    fn tiles(&self) -> Tiles {
+        Tiles::new(self.pixels(), self.weight[0].rows(), &ROWS_FIRST, |rows, cols| self.tile_cost(rows, cols))
     }
 
     /// The input windows of result pixels `first..first + count`, `[count, in · k · k]`.
@@ -152,27 +169,31 @@ impl Op for Conv2d {
         "conv2d"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.tile_cost(self.pixels(), self.weight[0].rows())
+    }
+
     fn units(&self, _plan: &Plan) -> usize {
-        self.pixels().div_ceil(UNIT_PIXELS)
+        self.tiles().count()
     }
 
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
-        let first = unit * UNIT_PIXELS;
-        let count = UNIT_PIXELS.min(self.pixels() - first);
-        let out = self.weight[0].rows();
-        let mut y = io.f32_mut(self.y)?;
-        let part = &mut y[first * out..(first + count) * out];
-        part.fill(0.0);
+        let (pixels, mine) = self.tiles().tile(unit);
+        let (out, count) = (self.weight[0].rows(), mine.len());
+        let mut sum = vec![0.0; pixels.len() * count];
         for (x, w) in self.x.iter().zip(&self.weight) {
-            let windows = self.windows(&io.f32(*x)?, first, count);
-            let product = cpu::product(&windows, count, w, 0, out, io.numerics)?;
-            part.iter_mut().zip(product).for_each(|(y, v)| *y += v);
+            let windows = self.windows(&io.f32(*x)?, pixels.start, pixels.len());
+            let product = cpu::product(&windows, pixels.len(), w, mine.start, count, io.numerics)?;
+            sum.iter_mut().zip(product).for_each(|(s, v)| *s += v);
         }
         for b in &self.bias {
-            let b = b.numbers()?;
-            part.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(b.iter()).for_each(|(y, b)| *y += b));
+            let b = &b.numbers()?[mine.clone()];
+            sum.chunks_exact_mut(count).for_each(|row| row.iter_mut().zip(b).for_each(|(s, b)| *s += b));
         }
-        self.act.apply_to(part);
+        self.act.apply_to(&mut sum);
+        let mut y = io.f32_mut(self.y)?;
+        let rows = y[pixels.start * out..pixels.end * out].chunks_exact_mut(out);
+        rows.zip(sum.chunks_exact(count)).for_each(|(y, s)| y[mine.clone()].copy_from_slice(s));
         Ok(())
     }
 
@@ -248,6 +269,9 @@ pub(crate) struct ConvTranspose {
 }
 
 /// Transposed convolution 2x2, stride 2: `x [h · w, in]`, `weight [in, out · 2 · 2]` → `[2h · 2w, out]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn conv_transpose2x2(
     p: &mut Plan,
     x: Value,
@@ -265,29 +289,48 @@ pub fn conv_transpose2x2(
     Ok(y)
 }
 
+impl ConvTranspose {
+    /// What so many pixels of x cost for so many channels of the result: the whole weight is decoded for each tile.
+    fn tile_cost(&self, pixels: usize, out: usize) -> u64 {
+        units::product(pixels, 4 * out, self.weight.rows()) + self.weight.len() as u64 * units::DECODED
+    }
+
+    fn tiles(&self) -> Tiles {
+        Tiles::new(self.height * self.width, self.bias.len(), &ROWS_FIRST, |rows, cols| self.tile_cost(rows, cols))
+    }
+}
+
 impl Op for ConvTranspose {
     fn name(&self) -> &'static str {
         "conv_transpose"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.tile_cost(self.height * self.width, self.bias.len())
+    }
+
+    fn units(&self, _plan: &Plan) -> usize {
+        self.tiles().count()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let (inner, outer) = (self.weight.rows(), self.weight.cols());
-        let pixels = self.height * self.width;
+        let (pixels, mine) = self.tiles().tile(unit);
+        // four neighbouring columns are a channel's
+        let wide = 4 * mine.len();
         let (x, w) = (io.f32(self.x)?, self.weight.decode_all()?);
-        let mut all = vec![0.0; pixels * outer];
-        let (x, w) = (cpu::Matrix::new(&x, pixels, inner, inner), cpu::Matrix::new(&w, inner, outer, outer));
-        cpu::multiply(x, w, 1.0, &mut all, outer);
+        let mut all = vec![0.0; pixels.len() * wide];
+        let x = cpu::Matrix::new(&x[pixels.start * inner..], pixels.len(), inner, inner);
+        cpu::multiply(x, cpu::Matrix::new(&w[4 * mine.start..], inner, wide, outer), 1.0, &mut all, wide);
         let bias = self.bias.numbers()?;
         let out = bias.len();
         let mut y = io.f32_mut(self.y)?;
-        for pixel in 0..pixels {
+        for (pixel, sums) in pixels.zip(all.chunks_exact(wide)) {
             let (py, px) = (pixel / self.width, pixel % self.width);
-            for o in 0..out {
-                for dy in 0..2 {
-                    for dx in 0..2 {
-                        let at = (2 * py + dy) * 2 * self.width + 2 * px + dx;
-                        y[at * out + o] = self.act.apply(all[pixel * outer + o * 4 + dy * 2 + dx] + bias[o]);
-                    }
+            for (o, four) in mine.clone().zip(sums.chunks_exact(4)) {
+                for (i, sum) in four.iter().enumerate() {
+                    let at = (2 * py + i / 2) * 2 * self.width + 2 * px + i % 2;
+                    y[at * out + o] = self.act.apply(sum + bias[o]);
                 }
             }
         }

@@ -6,6 +6,7 @@ use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::copy;
 use crate::tensor::gpu::{Lower, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 #[derive(Debug)]
 pub(crate) struct Copy {
@@ -19,6 +20,9 @@ pub(crate) struct Copy {
 }
 
 /// Copies all of `from` into `to`, which has as many numbers.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn copy_into(p: &mut Plan, from: Value, to: &Tensor) -> Result<()> {
     let count = p.shape(from).iter().product();
     super::want_size(to.len(), count, "the copy")?;
@@ -28,6 +32,9 @@ pub fn copy_into(p: &mut Plan, from: Value, to: &Tensor) -> Result<()> {
 }
 
 /// Rows of several values under each other; a single value is handed on as it is.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn concat_rows(p: &mut Plan, parts: &[Value]) -> Result<Value> {
     let cols = p.cols(parts[0]);
     for v in parts {
@@ -49,6 +56,10 @@ pub fn concat_rows(p: &mut Plan, parts: &[Value]) -> Result<Value> {
 impl Op for Copy {
     fn name(&self) -> &'static str {
         "copy"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.count as u64 * units::MOVED
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 /// What the attention weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub(crate) struct DeformableOp {
 /// `[heads, levels, points, (x, y)]`, then all weights `[heads, levels, points]`; `reference [queries, 2 | 4]`
 /// (normalised) → `[queries, heads · width]`. Two numbers: `loc = ref + offset / (w_l, h_l)`; four:
 /// `loc = ref_xy + offset / points · ref_wh / 2`. Bilinear at `loc · size - 0.5`, outside is zero.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn deformable(p: &mut Plan, value: Value, projection: Value, reference: Value, shape: Deformable) -> Result<Value> {
     let queries = p.rows(projection);
     let samples = shape.heads * shape.levels.len() * shape.points;
@@ -75,6 +79,12 @@ pub(crate) fn location(reference: &[f32], offset: &[f32], level: (usize, usize),
 impl Op for DeformableOp {
     fn name(&self) -> &'static str {
         "deformable"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        // a place for every sample, then four corners of it
+        let samples = self.queries * self.shape.heads * self.shape.levels.len() * self.shape.points;
+        samples as u64 * 4 * units::MOVED + self.flops(plan)
     }
 
     fn units(&self, _plan: &Plan) -> usize {

@@ -6,6 +6,7 @@ use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 /// Where a row comes from, in the upper bits of its code.
 pub const KIND_SHIFT: u32 = 28;
@@ -43,6 +44,9 @@ pub(crate) struct Embed {
 }
 
 /// `rows` rows of `hidden` numbers; row i is what `codes[first + i]` (u32) names.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn embed(p: &mut Plan, codes: &Tensor, first: usize, rows: usize, tables: &Tables) -> Result<Value> {
     let hidden = tables.tokens.cols();
     if let Some(t) = &tables.added {
@@ -60,6 +64,10 @@ pub fn embed(p: &mut Plan, codes: &Tensor, first: usize, rows: usize, tables: &T
 impl Op for Embed {
     fn name(&self) -> &'static str {
         "embed"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::{Lower, kernels, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, COLUMNS_FIRST, Tiles};
 
 #[derive(Debug)]
 pub(crate) struct GateUp {
@@ -19,6 +20,9 @@ pub(crate) struct GateUp {
 }
 
 /// `x [rows, hidden]`, `weight [2 · inner, hidden]` (gate rows first) → `[rows, inner]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn gate_up(p: &mut Plan, x: Value, norm: Option<(&Tensor, f32)>, weight: &Tensor) -> Result<Value> {
     want_size(p.cols(x), weight.cols(), weight.label())?;
     let rows = p.rows(x);
@@ -27,43 +31,54 @@ pub fn gate_up(p: &mut Plan, x: Value, norm: Option<(&Tensor, f32)>, weight: &Te
     Ok(y)
 }
 
-/// Inner columns of one unit of the twin when there are many rows.
-const UNIT: usize = 512;
+impl GateUp {
+    /// What so many rows and inner columns cost: the norm of the rows, two products, the gate.
+    fn tile_cost(&self, rows: usize, inner: usize) -> u64 {
+        let k = self.weight.cols();
+        (rows * k) as u64 * 2 * units::MOVED + 2 * units::product(rows, inner, k) + (rows * inner) as u64 * units::SOFT
+    }
+
+    fn tiles(&self) -> Tiles {
+        Tiles::new(self.rows, self.weight.rows() / 2, &COLUMNS_FIRST, |rows, cols| self.tile_cost(rows, cols))
+    }
+}
 
 impl Op for GateUp {
     fn name(&self) -> &'static str {
         "gate_up"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.tile_cost(self.rows, self.weight.rows() / 2)
+    }
+
     fn units(&self, _plan: &Plan) -> usize {
-        if self.rows < 16 { 1 } else { (self.weight.rows() / 2).div_ceil(UNIT) }
+        self.tiles().count()
     }
 
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
-        let inner = self.weight.rows() / 2;
+        let (inner, k) = (self.weight.rows() / 2, self.weight.cols());
+        let (rows, mine) = self.tiles().tile(unit);
+        let x = &io.f32(self.x)?[rows.start * k..rows.end * k];
         let x = match &self.norm {
-            Some((w, eps)) => norm::rms_rows(&io.f32(self.x)?, &w.numbers()?, *eps),
-            None => io.f32(self.x)?.to_vec(),
+            Some((w, eps)) => norm::rms_rows(x, &w.numbers()?, *eps),
+            None => x.to_vec(),
         };
         let mut y = io.f32_mut(self.y)?;
-        if self.rows < 16 {
-            let both = cpu::product(&x, self.rows, &self.weight, 0, 2 * inner, io.numerics)?;
-            for (y, both) in y.chunks_exact_mut(inner).zip(both.chunks_exact(2 * inner)) {
-                for i in 0..inner {
-                    y[i] = both[i] * sigmoid(both[i]) * both[inner + i];
-                }
-            }
+        let y = y[rows.start * inner..rows.end * inner].chunks_exact_mut(inner);
+        let product = |first, count| cpu::product(&x, rows.len(), &self.weight, first, count, io.numerics);
+        let gated = |y: &mut [f32], gate: &[f32], up: &[f32]| {
+            y.iter_mut().zip(gate).zip(up).for_each(|((y, g), u)| *y = g * sigmoid(*g) * u);
+        };
+        if mine.len() == inner {
+            // one product: threads are asked once
+            let both = product(0, 2 * inner)?;
+            y.zip(both.chunks_exact(2 * inner)).for_each(|(y, both)| gated(y, &both[..inner], &both[inner..]));
             return Ok(());
         }
-        let first = unit * UNIT;
-        let count = UNIT.min(inner - first);
-        let gate = cpu::product(&x, self.rows, &self.weight, first, count, io.numerics)?;
-        let up = cpu::product(&x, self.rows, &self.weight, inner + first, count, io.numerics)?;
-        for r in 0..self.rows {
-            for c in 0..count {
-                let g = gate[r * count + c];
-                y[r * inner + first + c] = g * sigmoid(g) * up[r * count + c];
-            }
+        let (gate, up) = (product(mine.start, mine.len())?, product(inner + mine.start, mine.len())?);
+        for ((y, gate), up) in y.zip(gate.chunks_exact(mine.len())).zip(up.chunks_exact(mine.len())) {
+            gated(&mut y[mine.clone()], gate, up);
         }
         Ok(())
     }

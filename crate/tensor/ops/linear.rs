@@ -8,6 +8,7 @@ use crate::tensor::gpu::kernels::{Read, WeightFormat, Write, decode_weight, gemm
 use crate::tensor::gpu::layout::Slice;
 use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, COLUMNS_FIRST, Tiles};
 
 /// A linear layer `[out, in]` with what is folded into it.
 #[derive(Clone, Debug)]
@@ -62,6 +63,9 @@ pub(crate) struct LinearOp {
 }
 
 /// `x [rows, in]` (leading axes are flattened) → `[rows, out]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn linear(p: &mut Plan, x: Value, layer: Linear) -> Result<Value> {
     let y = p.temp(&[p.rows(x), layer.weight.rows()]);
     record(p, x, layer, y)?;
@@ -69,6 +73,9 @@ pub fn linear(p: &mut Plan, x: Value, layer: Linear) -> Result<Value> {
 }
 
 /// The same into a tensor that outlives the plan, `[rows, out]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn linear_into(p: &mut Plan, x: Value, layer: &Linear, y: &Tensor) -> Result<()> {
     let shape = [p.rows(x), layer.weight.rows()];
     let y = p.resident(y);
@@ -91,14 +98,10 @@ fn record(p: &mut Plan, x: Value, layer: Linear, y: Value) -> Result<()> {
     Ok(())
 }
 
-/// Multiply-adds of one unit of the twin: about 20 ms in wasm on one core.
-const UNIT: usize = 200_000_000;
-
 impl LinearOp {
-    /// Columns of the result that one unit makes.
-    fn panel(&self) -> usize {
-        let per_column = (self.rows * self.layer.weight.cols()).max(1);
-        (UNIT / per_column).next_multiple_of(16).clamp(16, self.layer.weight.rows().max(16))
+    fn tiles(&self) -> Tiles {
+        let w = &self.layer.weight;
+        Tiles::new(self.rows, w.rows(), &COLUMNS_FIRST, |rows, cols| units::product(rows, cols, w.cols()))
     }
 }
 
@@ -107,24 +110,27 @@ impl Op for LinearOp {
         "linear"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        units::product(self.rows, self.layer.weight.rows(), self.layer.weight.cols())
+    }
+
     fn units(&self, _plan: &Plan) -> usize {
-        self.layer.weight.rows().div_ceil(self.panel())
+        self.tiles().count()
     }
 
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let w = &self.layer.weight;
-        let out = w.rows();
-        let first = unit * self.panel();
-        let count = self.panel().min(out - first);
+        let (out, k) = (w.rows(), w.cols());
+        let (rows, mine) = self.tiles().tile(unit);
+        let (first, count) = (mine.start, mine.len());
         let x = io.f32(self.x)?;
-        let product = cpu::product(&x, self.rows, w, first, count, io.numerics)?;
+        let product = cpu::product(&x[rows.start * k..rows.end * k], rows.len(), w, first, count, io.numerics)?;
         let bias = self.layer.bias.as_ref().map(Tensor::numbers).transpose()?;
         let scale = self.layer.scale.as_ref().map(Tensor::numbers).transpose()?;
         let residual = self.layer.residual.map(|r| io.f32(r)).transpose()?;
-        let mine = first..first + count;
         let (bias, scale) = (bias.as_ref().map(|b| &b[mine.clone()]), scale.as_ref().map(|s| &s[mine.clone()]));
-        let (residual, act) = (residual.as_deref(), self.layer.act);
-        cpu::in_parts(&mut io.f32_mut(self.y)?, out, 4 * count, |top, y| {
+        let (residual, act) = (residual.as_deref().map(|r| &r[rows.start * out..]), self.layer.act);
+        cpu::in_parts(&mut io.f32_mut(self.y)?[rows.start * out..rows.end * out], out, 4 * count, |top, y| {
             for (row, y) in y.chunks_exact_mut(out).enumerate() {
                 let row = top + row;
                 let y = &mut y[mine.clone()];

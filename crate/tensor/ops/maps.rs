@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, Cut};
 
 #[derive(Debug)]
 pub(crate) struct MergeCells {
@@ -18,6 +19,9 @@ pub(crate) struct MergeCells {
 
 /// Cells of `cell · cell` patches side by side in the channels, column-major inside a cell (golden/README.md O-3).
 /// `x [skip + height · width, c]` → `[height/cell · width/cell, c · cell²]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn merge_cells(p: &mut Plan, x: Value, skip: usize, height: usize, width: usize, cell: usize) -> Result<Value> {
     want_size(p.rows(x), skip + height * width, "rows of a map")?;
     want_size(height % cell + width % cell, 0, "patches left over by cells")?;
@@ -29,6 +33,10 @@ pub fn merge_cells(p: &mut Plan, x: Value, skip: usize, height: usize, width: us
 impl Op for MergeCells {
     fn name(&self) -> &'static str {
         "merge_cells"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -107,6 +115,9 @@ pub(crate) struct WithCoordinates {
 }
 
 /// `x [skip + h · w, c]` resized to `to` and two channels appended, x then y from -1 to 1 → `[to.0 · to.1, c + 2]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn with_coordinates(
     p: &mut Plan,
     x: Value,
@@ -142,13 +153,23 @@ impl Op for WithCoordinates {
         "with_coordinates"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+    fn cost(&self, plan: &Plan) -> u64 {
+        2 * units::moved(plan, &[self.y])
+    }
+
+    fn units(&self, plan: &Plan) -> usize {
+        Cut::by_cost(self.to.0 * self.to.1, self.cost(plan)).parts()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let c = self.channels;
         let x = io.f32(self.x)?;
         let x = &x[self.skip * c..];
         let mut y = io.f32_mut(self.y)?;
         let wide = y.len() / (self.to.0 * self.to.1);
-        for (i, row) in y.chunks_exact_mut(wide).enumerate() {
+        let pixels = io.part(self, self.to.0 * self.to.1, unit);
+        let rows = y[pixels.start * wide..pixels.end * wide].chunks_exact_mut(wide);
+        for (i, row) in pixels.zip(rows) {
             let (py, px) = (i / self.to.1, i % self.to.1);
             let (ty, tx) = (corner_tap(py, self.from.0, self.to.0), corner_tap(px, self.from.1, self.to.1));
             resized(x, c, 0, self.from.1, ty, tx, &mut row[..c]);
@@ -195,6 +216,9 @@ pub(crate) struct Exchange {
 
 /// A level's own first channels, the last quarter of the next level and the third quarter of the previous one, both
 /// resized to its size: with `q = c/4` and `keep = c - 2q`, `[own[..keep], next[keep + q..], previous[keep..keep + q]]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn exchange(p: &mut Plan, own: Value, next: Value, previous: Value, sizes: [(usize, usize); 3]) -> Result<Value> {
     let channels = p.cols(own);
     for (v, s) in [own, next, previous].into_iter().zip(sizes) {
@@ -210,14 +234,24 @@ impl Op for Exchange {
         "exchange"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+    fn cost(&self, plan: &Plan) -> u64 {
+        2 * units::moved(plan, &[self.y])
+    }
+
+    fn units(&self, plan: &Plan) -> usize {
+        Cut::by_cost(self.sizes[0].0 * self.sizes[0].1, self.cost(plan)).parts()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let c = self.channels;
         let q = c / 4;
         let keep = c - 2 * q;
         let [size, next_size, previous_size] = self.sizes;
         let (own, next, previous) = (io.f32(self.own)?, io.f32(self.next)?, io.f32(self.previous)?);
         let mut y = io.f32_mut(self.y)?;
-        for (i, row) in y.chunks_exact_mut(c).enumerate() {
+        let pixels = io.part(self, self.sizes[0].0 * self.sizes[0].1, unit);
+        let rows = y[pixels.start * c..pixels.end * c].chunks_exact_mut(c);
+        for (i, row) in pixels.zip(rows) {
             let (py, px) = (i / size.1, i % size.1);
             let taps = |from: (usize, usize)| (corner_tap(py, from.0, size.0), corner_tap(px, from.1, size.1));
             row[..keep].copy_from_slice(&own[i * c..i * c + keep]);

@@ -7,6 +7,7 @@ use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{self, Read, Write};
 use crate::tensor::gpu::{Lower, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, Cut};
 
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
@@ -23,6 +24,9 @@ pub(crate) struct LayerNorm {
 }
 
 /// `LN(x + plus)` over the last axis, variance biased.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn layer_norm(
     p: &mut Plan,
     x: Value,
@@ -35,11 +39,17 @@ pub fn layer_norm(
 }
 
 /// `LN(max(x, 0))`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn relu_layer_norm(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Value> {
     norm(p, (x, None), (weight, bias), eps, true, Act::None)
 }
 
 /// `act(LN(x))`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn layer_norm_act(p: &mut Plan, x: Value, weight: &Tensor, bias: &Tensor, eps: f32, act: Act) -> Result<Value> {
     norm(p, (x, None), (weight, bias), eps, false, act)
 }
@@ -69,19 +79,30 @@ impl Op for LayerNorm {
         "layer_norm"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+    fn cost(&self, plan: &Plan) -> u64 {
+        2 * units::moved(plan, &[self.y])
+    }
+
+    fn units(&self, plan: &Plan) -> usize {
+        Cut::by_cost(plan.rows(self.y), self.cost(plan)).parts()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let (w, b) = (self.weight.numbers()?, self.bias.numbers()?);
         let n = w.len();
         let x = io.f32(self.x)?;
         let plus = self.plus.map(|v| io.f32(v)).transpose()?;
         let mut y = io.f32_mut(self.y)?;
-        y.copy_from_slice(&x);
+        let rows = io.part(self, y.len() / n, unit);
+        let mine = rows.start * n..rows.end * n;
+        let y = &mut y[mine.clone()];
+        y.copy_from_slice(&x[mine.clone()]);
         if let Some(plus) = plus {
-            y.iter_mut().zip(plus.iter()).for_each(|(y, p)| *y += p);
+            y.iter_mut().zip(&plus[mine]).for_each(|(y, p)| *y += p);
         }
         let (relu_first, eps, act) = (self.relu_first, self.eps, self.act);
         let (w, b): (&[f32], &[f32]) = (&w, &b);
-        cpu::in_parts(&mut y, n, 4 * n, |_, y| {
+        cpu::in_parts(y, n, 4 * n, |_, y| {
             for row in y.chunks_exact_mut(n) {
                 if relu_first {
                     Act::Relu.apply_to(row);
@@ -130,6 +151,9 @@ pub(crate) struct RmsNorm {
 }
 
 /// `x / rms(x) · w` over the last axis.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn rms_norm(p: &mut Plan, x: Value, weight: &Tensor, eps: f32) -> Result<Value> {
     want_size(weight.len(), p.cols(x), weight.label())?;
     let y = p.temp_like(x);
@@ -153,8 +177,19 @@ impl Op for RmsNorm {
         "rms_norm"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
-        io.f32_mut(self.y)?.copy_from_slice(&rms_rows(&io.f32(self.x)?, &self.weight.numbers()?, self.eps));
+    fn cost(&self, plan: &Plan) -> u64 {
+        2 * units::moved(plan, &[self.y])
+    }
+
+    fn units(&self, plan: &Plan) -> usize {
+        Cut::by_cost(plan.rows(self.y), self.cost(plan)).parts()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
+        let (x, w) = (io.f32(self.x)?, self.weight.numbers()?);
+        let rows = io.part(self, x.len() / w.len(), unit);
+        let mine = rows.start * w.len()..rows.end * w.len();
+        io.f32_mut(self.y)?[mine.clone()].copy_from_slice(&rms_rows(&x[mine], &w, self.eps));
         Ok(())
     }
 
@@ -178,6 +213,9 @@ pub(crate) struct GroupNorm {
 
 /// Group norm of a map `[pixels, channels]`, then `max(·, 0)`: group g holds channels `g·C/groups ..`, statistics over
 /// those channels and all pixels.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn group_norm_relu(
     p: &mut Plan,
     x: Value,
@@ -210,16 +248,29 @@ impl Op for GroupNorm {
         "group_norm"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
+    fn cost(&self, plan: &Plan) -> u64 {
+        // twice through the map for the statistics
+        4 * units::moved(plan, &[self.y])
+    }
+
+    fn units(&self, plan: &Plan) -> usize {
+        Cut::by_cost(self.groups, self.cost(plan)).parts()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
         let (w, b) = (self.weight.numbers()?, self.bias.numbers()?);
         let c = w.len();
         let size = c / self.groups;
         let x = io.f32(self.x)?;
         let mut y = io.f32_mut(self.y)?;
+        let groups = io.part(self, self.groups, unit);
+        let mine = groups.start * size..groups.end * size;
+        let (w, b) = (&w[mine.clone()], &b[mine.clone()]);
         // a mean over its group for every channel
         let means = |of: &dyn Fn(usize, f32) -> f64| {
-            let mut sums = vec![0f64; c];
+            let mut sums = vec![0f64; mine.len()];
             for row in x.chunks_exact(c) {
+                let row = &row[mine.clone()];
                 sums.iter_mut().zip(row).enumerate().for_each(|(i, (s, v))| *s += of(i, *v));
             }
             for group in sums.chunks_exact_mut(size) {
@@ -232,7 +283,8 @@ impl Op for GroupNorm {
         let inverse = means(&|i, v| (f64::from(v) - mean[i]).powi(2)).into_iter();
         let inverse: Vec<f64> = inverse.map(|var| 1.0 / (var + f64::from(self.eps)).sqrt()).collect();
         for (from, to) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-            for i in 0..c {
+            let (from, to) = (&from[mine.clone()], &mut to[mine.clone()]);
+            for i in 0..mine.len() {
                 to[i] = ((f64::from(from[i]) - mean[i]) * inverse[i]) as f32 * w[i] + b[i];
             }
             if self.relu {

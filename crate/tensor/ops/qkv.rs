@@ -7,6 +7,7 @@ use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::{Lower, kernels, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units::{self, HEADS_FIRST, Tiles};
 
 #[derive(Debug)]
 pub(crate) struct Qkv {
@@ -39,6 +40,9 @@ pub struct Projection {
 
 /// `x [rows, hidden]` → rotated queries `[rows, heads · width]`; rotated keys and values go into the cache at positions
 /// `state[0] ..`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn qkv(
     p: &mut Plan,
     x: Value,
@@ -94,30 +98,57 @@ pub fn rope_table(positions: usize, width: usize, theta: f64) -> Vec<f32> {
         .collect()
 }
 
+impl Qkv {
+    /// What so many rows and heads (of queries, keys and values) cost: the norm of the rows and a product.
+    fn tile_cost(&self, rows: usize, heads: usize) -> u64 {
+        let k = self.weight.cols();
+        (rows * k) as u64 * 2 * units::MOVED + units::product(rows, heads * self.width, k)
+    }
+
+    fn tiles(&self) -> Tiles {
+        let heads = self.heads + 2 * self.kv_heads;
+        Tiles::new(self.rows, heads, &HEADS_FIRST, |rows, heads| self.tile_cost(rows, heads))
+    }
+}
+
 impl Op for Qkv {
     fn name(&self) -> &'static str {
         "qkv"
     }
 
-    fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
-        let first = io.ids(self.cache[2])?[0] as usize;
-        let x = norm::rms_rows(&io.f32(self.x)?, &self.norm.numbers()?, self.eps);
-        let all = self.weight.rows();
-        let y = cpu::product(&x, self.rows, &self.weight, 0, all, io.numerics)?;
-        let (nq, nk) = (self.heads * self.width, self.kv_heads * self.width);
+    fn cost(&self, _plan: &Plan) -> u64 {
+        self.tile_cost(self.rows, self.heads + 2 * self.kv_heads)
+    }
+
+    fn units(&self, _plan: &Plan) -> usize {
+        self.tiles().count()
+    }
+
+    fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()> {
+        let past = io.ids(self.cache[2])?[0] as usize;
+        let (n, w) = (self.weight.cols(), self.width);
+        let (rows, mine) = self.tiles().tile(unit);
+        let x = norm::rms_rows(&io.f32(self.x)?[rows.start * n..rows.end * n], &self.norm.numbers()?, self.eps);
+        let count = mine.len() * w;
+        let all = cpu::product(&x, rows.len(), &self.weight, mine.start * w, count, io.numerics)?;
         let rope = self.rope.numbers()?;
         let (mut q, mut k, mut v) = (io.f32_mut(self.q)?, io.f32_mut(self.cache[0])?, io.f32_mut(self.cache[1])?);
-        for r in 0..self.rows {
-            let pos = first + r;
-            let angles = &rope[pos * self.width..(pos + 1) * self.width];
-            let row = &y[r * all..(r + 1) * all];
-            let to = &mut q[r * nq..(r + 1) * nq];
-            to.copy_from_slice(&row[..nq]);
-            rotate(to, angles);
-            let to = &mut k[pos * nk..(pos + 1) * nk];
-            to.copy_from_slice(&row[nq..nq + nk]);
-            rotate(to, angles);
-            v[pos * nk..(pos + 1) * nk].copy_from_slice(&row[nq + nk..]);
+        for (r, row) in rows.zip(all.chunks_exact(count)) {
+            let (pos, kv) = (past + r, self.kv_heads);
+            let angles = &rope[pos * w..(pos + 1) * w];
+            for (h, head) in mine.clone().zip(row.chunks_exact(w)) {
+                // heads of queries, then of keys, then of values
+                let (to, at, turned) = match h.checked_sub(self.heads) {
+                    None => (&mut q, r * self.heads + h, true),
+                    Some(h) if h < kv => (&mut k, pos * kv + h, true),
+                    Some(h) => (&mut v, pos * kv + h - kv, false),
+                };
+                let to = &mut to[at * w..(at + 1) * w];
+                to.copy_from_slice(head);
+                if turned {
+                    rotate(to, angles);
+                }
+            }
         }
         Ok(())
     }

@@ -24,6 +24,9 @@ pub(crate) struct RoiAlign {
 
 /// `x [height · width, c]`, `rois [r, 4]` (x1, y1, x2, y2 in pixels of the canvas), `scale` map pixels a canvas pixel
 /// → `[r · size · size, c]`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn roi_align(p: &mut Plan, x: Value, rois: Value, map: (usize, usize), scale: f32, size: usize) -> Result<Value> {
     want_size(p.rows(x), map.0 * map.1, "pixels of a map")?;
     want_size(p.cols(rois), 4, "a region")?;
@@ -46,6 +49,11 @@ fn taps(place: f32, n: usize) -> Option<(usize, usize, f32)> {
 impl Op for RoiAlign {
     fn name(&self) -> &'static str {
         "roi_align"
+    }
+
+    fn cost(&self, _plan: &Plan) -> u64 {
+        // four samples of four taps
+        16 * 2 * (self.regions * self.size * self.size * self.channels) as u64
     }
 
     fn units(&self, _plan: &Plan) -> usize {

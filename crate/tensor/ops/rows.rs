@@ -6,6 +6,7 @@ use crate::tensor::cpu::CpuIo;
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 #[derive(Debug)]
 pub(crate) struct Average {
@@ -17,6 +18,9 @@ pub(crate) struct Average {
 }
 
 /// `a + b`.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn add(p: &mut Plan, a: Value, b: Value) -> Result<Value> {
     want(p, b, p.shape(a), "the sum's second term")?;
     let y = p.temp_like(a);
@@ -25,6 +29,9 @@ pub fn add(p: &mut Plan, a: Value, b: Value) -> Result<Value> {
 }
 
 /// The mean of up to four values of one shape, their first `skip` rows left out (the class row).
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn average(p: &mut Plan, x: &[Value], skip: usize) -> Result<Value> {
     let (rows, cols) = (p.rows(x[0]), p.cols(x[0]));
     for v in x {
@@ -38,6 +45,10 @@ pub fn average(p: &mut Plan, x: &[Value], skip: usize) -> Result<Value> {
 impl Op for Average {
     fn name(&self) -> &'static str {
         "average"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        self.x.len() as u64 * units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -91,6 +102,10 @@ impl Op for GatherRows {
         "gather_rows"
     }
 
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
+    }
+
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
         let (x, ids, c) = (io.f32(self.x)?, io.ids(self.ids)?, self.cols);
         let mut y = io.f32_mut(self.y)?;
@@ -135,6 +150,10 @@ impl Op for LastRow {
         "last_row"
     }
 
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
+    }
+
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
         let row = io.ids(self.state)?[1] as usize - 1;
         io.f32_mut(self.y)?.copy_from_slice(&io.f32(self.x)?[row * self.cols..(row + 1) * self.cols]);
@@ -161,6 +180,9 @@ pub(crate) struct MaskRows {
 }
 
 /// Rows whose `mask [rows]` is 0 become 0; where it is 1 they stay.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn mask_rows(p: &mut Plan, x: Value, mask: Value) -> Result<Value> {
     want(p, mask, &[p.rows(x)], "the mask")?;
     let (cols, y) = (p.cols(x), p.temp_like(x));
@@ -171,6 +193,10 @@ pub fn mask_rows(p: &mut Plan, x: Value, mask: Value) -> Result<Value> {
 impl Op for MaskRows {
     fn name(&self) -> &'static str {
         "mask_rows"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -204,6 +230,9 @@ pub(crate) struct RowsToColumns {
 }
 
 /// `x [batch · rows, cols]` → `[batch, cols · rows]`, every matrix transposed (maps flattened channel-major).
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn rows_to_columns(p: &mut Plan, x: Value, batch: usize) -> Result<Value> {
     want_size(p.rows(x) % batch, 0, "rows left over by the batch")?;
     let (rows, cols) = (p.rows(x) / batch, p.cols(x));
@@ -215,6 +244,10 @@ pub fn rows_to_columns(p: &mut Plan, x: Value, batch: usize) -> Result<Value> {
 impl Op for RowsToColumns {
     fn name(&self) -> &'static str {
         "rows_to_columns"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -254,6 +287,9 @@ pub(crate) struct ClassRow {
 
 /// `x [n, c]` below one empty row, plus `table [1 + n, c]`: patches get their positions, the class token (already added
 /// into the table's first row) comes first.
+///
+/// # Errors
+/// `internal` where the shapes do not fit.
 pub fn with_class_row(p: &mut Plan, x: Value, table: Value) -> Result<Value> {
     want(p, table, &[p.rows(x) + 1, p.cols(x)], "the position table")?;
     let y = p.temp_like(table);
@@ -264,6 +300,10 @@ pub fn with_class_row(p: &mut Plan, x: Value, table: Value) -> Result<Value> {
 impl Op for ClassRow {
     fn name(&self) -> &'static str {
         "class_row"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
@@ -307,6 +347,10 @@ pub fn first_columns(p: &mut Plan, x: Value, count: usize) -> Value {
 impl Op for FirstColumns {
     fn name(&self) -> &'static str {
         "first_columns"
+    }
+
+    fn cost(&self, plan: &Plan) -> u64 {
+        units::moved(plan, &[self.y])
     }
 
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {

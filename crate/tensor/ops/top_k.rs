@@ -1,10 +1,12 @@
-//! The k best of a column of scores, best first, equal scores by ascending index (golden/README.md O-20).
+//! The k best of a column of scores, best first, equal scores by ascending index (golden/README.md O-20): both zeros are
+//! equal, NaN is the least.
 
 use super::want_size;
 use crate::error::{Error, Result};
 use crate::tensor::cpu::CpuIo;
 use crate::tensor::gpu::{Lower, kernels, size};
 use crate::tensor::plan::{Op, Plan, Value};
+use crate::tensor::units;
 
 #[derive(Debug)]
 pub(crate) struct TopK {
@@ -15,6 +17,9 @@ pub(crate) struct TopK {
 }
 
 /// `x [n, 1]` → ids `[k]` (u32).
+///
+/// # Errors
+/// `internal` for more than one column, or a `k` beyond the scores.
 pub fn top_k(p: &mut Plan, x: Value, k: usize) -> Result<Value> {
     want_size(p.cols(x), 1, "columns of scores")?;
     let n = p.rows(x);
@@ -26,16 +31,32 @@ pub fn top_k(p: &mut Plan, x: Value, k: usize) -> Result<Value> {
     Ok(ids)
 }
 
+/// Indices of the `k` largest of `scores`, largest first.
+#[must_use]
+pub fn best(scores: &[f32], k: usize) -> Vec<usize> {
+    // adding zero makes one zero of both, which `total_cmp` would not
+    let key = |i: &usize| if scores[*i].is_nan() { f32::NEG_INFINITY } else { scores[*i] + 0.0 };
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| key(b).total_cmp(&key(a)));
+    order.truncate(k);
+    order
+}
+
 impl Op for TopK {
     fn name(&self) -> &'static str {
         "top_k"
     }
 
+    fn cost(&self, _plan: &Plan) -> u64 {
+        // as many comparisons as sorting takes
+        self.n as u64 * u64::from(self.n.max(2).ilog2()) * units::MOVED
+    }
+
     fn cpu(&self, io: &CpuIo<'_>, _unit: usize) -> Result<()> {
-        let x = io.f32(self.x)?;
-        let mut order: Vec<u32> = (0..u32::try_from(self.n).map_err(|_| Error::internal("too many scores"))?).collect();
-        order.sort_by(|a, b| x[*b as usize].total_cmp(&x[*a as usize]));
-        io.ids_mut(self.ids)?.u32_mut()?.copy_from_slice(&order[..self.k]);
+        let ids = best(&io.f32(self.x)?, self.k);
+        for (to, id) in io.ids_mut(self.ids)?.u32_mut()?.iter_mut().zip(ids) {
+            *to = size(id)?;
+        }
         Ok(())
     }
 
@@ -45,6 +66,19 @@ impl Op for TopK {
             ids: lower.write(self.ids)?,
             params: kernels::top_k::Params { count: size(self.n)?, best: size(self.k)? },
         };
+        // every score is compared with every other
+        lower.costs((self.n * self.n) as u64);
         lower.each(kernel, self.n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn zeros_are_equal_and_nan_is_the_least() {
+        assert_eq!(best(&[-0.0, 0.0, f32::NAN, -0.0, 1.0, -1.0], 6), [4, 0, 1, 3, 5, 2]);
+        assert_eq!(best(&[f32::NAN, f32::NEG_INFINITY, -f32::NAN], 3), [0, 1, 2], "none of them is better");
     }
 }

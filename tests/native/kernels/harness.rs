@@ -1,9 +1,12 @@
 //! What every case needs: numbers without surprises, weights of every type, both devices, a comparison.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use groma::Result;
-use groma::tensor::gpu::{Gpu, Options};
+use groma::tensor::gpu::variants::Traits;
+use groma::tensor::gpu::{Gpu, Options, lower};
 use groma::tensor::plan::Run;
 use groma::tensor::{DType, Device, Plan, Tensor, Value, ops};
 
@@ -135,12 +138,17 @@ pub(crate) const FUNCTIONS: f32 = 5e-5;
 /// Nothing is computed.
 pub(crate) const EXACT: f32 = 0.0;
 
-/// What a case's outputs are on a device: f32 numbers, or ids as they are.
-pub(crate) fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<Vec<f32>> {
+/// A case's plan, and what it keeps.
+fn plan(case: &Case, seed: u64, device: &Device) -> (Plan, Vec<Tensor>) {
     let plan = Plan::new(device, false);
     let mut bench = Bench { device: device.clone(), rand: Rand::new(seed), plan, outputs: Vec::new() };
     (case.1)(&mut bench).unwrap_or_else(|e| panic!("{}: {e}", case.0));
-    let Bench { plan, outputs, .. } = bench;
+    (bench.plan, bench.outputs)
+}
+
+/// What a case's outputs are on a device: f32 numbers, or ids as they are.
+pub(crate) fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<Vec<f32>> {
+    let (plan, outputs) = plan(case, seed, device);
     pollster::block_on(async {
         let compiled = plan.compile()?;
         compiled.run_times(times, &Run::default()).await?;
@@ -160,7 +168,42 @@ pub(crate) fn run(case: &Case, seed: u64, device: &Device, times: usize) -> Vec<
 
 /// Runs all cases on both devices and compares; tells every failure, not only the first.
 pub(crate) fn table(tolerance: f32, cases: Vec<Case>) {
-    table_on(devices(), tolerance, cases, 1);
+    table_times(tolerance, cases, 1);
+}
+
+/// The same where plans are run several times in a row.
+pub(crate) fn table_times(tolerance: f32, cases: Vec<Case>, times: usize) {
+    let listed = LISTED.with_borrow_mut(|listed| listed.as_mut().map(|all| all.extend(lowered(&cases))).is_some());
+    if !listed {
+        table_on(devices(), tolerance, cases, times);
+    }
+}
+
+thread_local! {
+    /// The permutations of tables that are listed instead of run.
+    static LISTED: RefCell<Option<BTreeSet<&'static str>>> = const { RefCell::new(None) };
+}
+
+/// The permutations that the tables of `tests` run, by name; they are not run now.
+pub(crate) fn listed(tests: &[fn()]) -> BTreeSet<&'static str> {
+    LISTED.set(Some(BTreeSet::new()));
+    tests.iter().for_each(|test| test());
+    LISTED.take().unwrap_or_default()
+}
+
+/// The permutations that cases use with either set of kernels.
+fn lowered(cases: &[Case]) -> BTreeSet<&'static str> {
+    let sets = [Traits::DEFAULT, Traits { software: false, ..Traits::DEFAULT }];
+    sets.into_iter().flat_map(|traits| cases.iter().flat_map(move |case| permutations(case, traits))).collect()
+}
+
+/// The permutations that a case uses on an adapter.
+pub(crate) fn permutations(case: &Case, traits: Traits) -> Vec<&'static str> {
+    let (plan, _) = plan(case, 0, &Device::cpu());
+    for step in plan.steps() {
+        assert!(step.op.cost(&plan) > 0, "{}: {} costs nothing", case.0, step.op.name());
+    }
+    lower(&plan, traits).expect("it lowers").dispatches.iter().map(|d| d.call.permutation.name).collect()
 }
 
 pub(crate) fn table_on(devices: &[(&'static str, Gpu)], tolerance: f32, cases: Vec<Case>, times: usize) {

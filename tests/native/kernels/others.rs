@@ -3,10 +3,10 @@
 use groma::tensor::ops::{self, Act, Deformable, Weights};
 use groma::tensor::{DType, Plan, Value};
 
-use crate::harness::{Case, EXACT, FUNCTIONS, SUMS, case, table, table_on};
+use crate::harness::{Case, EXACT, FUNCTIONS, SUMS, case, table, table_times};
 
 #[test]
-fn norms() {
+pub(crate) fn norms() {
     let mut cases = Vec::new();
     for (rows, cols) in [(1, 20), (5, 384), (130, 37)] {
         for scale in [1.0, 1e4] {
@@ -60,7 +60,7 @@ fn moved(
 }
 
 #[test]
-fn movements() {
+pub(crate) fn movements() {
     let mut cases = vec![
         moved("rows_to_columns", |p, x| ops::rows_to_columns(p, x, 3), &[21, 5]),
         moved("merge_cells", |p, x| ops::merge_cells(p, x, 1, 6, 8, 2), &[49, 5]),
@@ -98,7 +98,7 @@ fn movements() {
 }
 
 #[test]
-fn sums_and_maps() {
+pub(crate) fn sums_and_maps() {
     let mut cases = Vec::new();
     cases.push(case("add, average, class row", |b| {
         let x: Vec<_> = (0..4).map(|_| b.f32(&[6, 11])).collect();
@@ -141,7 +141,7 @@ fn sums_and_maps() {
 }
 
 #[test]
-fn deformable_attention() {
+pub(crate) fn deformable_attention() {
     let mut cases = Vec::new();
     for (numbers, weights, width) in [(2, Weights::Logits, 8), (4, Weights::Logits, 6), (2, Weights::Given, 32)] {
         for levels in [vec![(5, 7)], vec![(8, 8), (4, 4), (3, 2)]] {
@@ -163,7 +163,7 @@ fn deformable_attention() {
 }
 
 #[test]
-fn boxes() {
+pub(crate) fn boxes() {
     let cases = vec![
         case("first_reference", |b| {
             let delta = b.scaled(&[3, 4], 3.0);
@@ -209,7 +209,7 @@ fn boxes() {
 }
 
 #[test]
-fn choices() {
+pub(crate) fn choices() {
     let mut cases = Vec::new();
     for (n, k) in [(1, 1), (300, 20), (3000, 300)] {
         cases.push(case(format!("top_k {k} of {n}"), move |b| {
@@ -221,8 +221,30 @@ fn choices() {
             Ok(())
         }));
     }
+    let odd = [-0.0, 0.0, f32::NAN, -1.0, -0.0, 1e-40, 0.0, -f32::NAN, f32::NEG_INFINITY, -1e-40, f32::INFINITY];
+    cases.push(case("top_k of zeros, of infinities and of what is no number", move |b| {
+        let x = b.plan.constant("scores", &[11, 1], &odd)?;
+        let ids = ops::top_k(&mut b.plan, x, 11)?;
+        b.keep(ids);
+        Ok(())
+    }));
     table(EXACT, cases);
     let mut cases = Vec::new();
+    // the kernel's threads read every 256th logit: 44, 300 and 556 are one thread's, and 556 is the greatest
+    let (nan, least) = (f32::NAN, f32::NEG_INFINITY);
+    for (broken, rest, best) in [(0, 3.0, 4.0), (44, 3.0, 4.0), (300, nan, 4.0), (0, nan, nan), (0, least, least)] {
+        cases.push(case(format!("argmax with NaN at {broken}, {best} among {rest}"), move |b| {
+            let mut x = vec![rest; 600];
+            (x[broken], x[556]) = (nan, best);
+            let logits = [b.plan.constant("logits", &[1, 600], &x)?, b.plan.constant("added", &[1, 2], &[nan, least])?];
+            let state = b.ids_tensor(&[7, 5, 0, 2]);
+            let history = b.device.zeros("history", &[4], DType::U32)?;
+            ops::argmax(&mut b.plan, &logits, &state, &history)?;
+            b.keep_tensor(&state);
+            b.keep_tensor(&history);
+            Ok(())
+        }));
+    }
     for (vocabulary, added) in [(5, 0), (1000, 3), (49_155, 10)] {
         cases.push(case(format!("argmax of {vocabulary} + {added}"), move |b| {
             let coarse: Vec<f32> = b.rand.numbers(vocabulary).iter().map(|v| (v * 50.0).round() - 3000.0).collect();
@@ -239,5 +261,5 @@ fn choices() {
             Ok(())
         }));
     }
-    table_on(crate::harness::devices(), EXACT, cases, 3);
+    table_times(EXACT, cases, 3);
 }

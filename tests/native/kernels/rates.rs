@@ -6,7 +6,7 @@ use std::time::Instant;
 use groma::Result;
 use groma::tensor::gpu::{Gpu, Options};
 use groma::tensor::ops::{self, Linear};
-use groma::tensor::plan::Run;
+use groma::tensor::plan::{Compiled, Run};
 use groma::tensor::{DType, Device, Plan};
 
 use crate::harness::{Rand, gpu};
@@ -34,9 +34,22 @@ fn product(gpu: &Gpu, dtype: DType, rows: usize, k: usize, out: usize) -> Result
     let mut p = Plan::new(&device, false);
     let x = p.constant("x", &[rows, k], &x)?;
     ops::linear_into(&mut p, x, &Linear::new(&w, None), &y)?;
-    let compiled = p.compile()?;
+    seconds(&device, &p.compile()?, (400_000_000 / (2 * rows * k * out)).clamp(2, 40))
+}
+
+/// The same of attention over `rows` rows of six heads of 64 numbers (DINOv2-small's).
+fn attention(gpu: &Gpu, rows: usize) -> Result<(f64, f64)> {
+    let device = Device::Gpu(gpu.clone());
+    let mut p = Plan::new(&device, false);
+    let x = p.constant("x", &[rows, 3 * 384], &Rand::new(1).numbers(rows * 3 * 384))?;
+    let columns = |first| ops::Columns { value: x, first };
+    ops::attention(&mut p, columns(0), columns(384), columns(768), 6, 64)?;
+    seconds(&device, &p.compile()?, 4)
+}
+
+/// Seconds of one of `times` runs in a row: the median of the clock's, and the processor's.
+fn seconds(device: &Device, compiled: &Compiled, times: usize) -> Result<(f64, f64)> {
     let small = device.zeros("one", &[1], DType::F32)?;
-    let times = (400_000_000 / (2 * rows * k * out)).clamp(2, 40);
     let mut seen = Vec::new();
     let mut used = 0.0;
     for i in 0..6 {
@@ -56,24 +69,35 @@ fn product(gpu: &Gpu, dtype: DType, rows: usize, k: usize, out: usize) -> Result
     Ok((seen[seen.len() / 2], (processor() - used) / (5 * times) as f64))
 }
 
-#[test]
 #[expect(clippy::print_stderr, reason = "numbers for whoever runs it")]
-#[ignore = "measures, asserts nothing"]
-fn rates() {
-    for (kind, software) in [("software", true), ("hardware", false)] {
-        let gpu = gpu(Options { software_kernels: Some(software), ..Options::from_env() });
-        eprintln!("{}, {kind} kernels", gpu.info().name);
-        for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
-            for side in [256, 512] {
-                let s = product(&gpu, dtype, side, side, side).expect("runs");
-                let work = 2.0 * (side * side * side) as f64 / 1e9;
-                let (clock, cpu) = (work / s.0, work / s.1);
-                eprintln!("  gemm {dtype} {side}^3: {clock:.1} GFLOP/s, {cpu:.1} a second of one core");
-            }
-            let bytes = (4096 * dtype.row_bytes(2048).expect("whole")) as f64;
-            let s = product(&gpu, dtype, 1, 2048, 4096).expect("runs");
-            let (clock, cpu) = (bytes / s.0 / 1e9, bytes / s.1 / 1e9);
-            eprintln!("  matvec {dtype} 4096x2048: {clock:.2} GB/s, {cpu:.2} a second of one core");
+fn rates(software: bool) {
+    let gpu = gpu(Options { software_kernels: Some(software), ..Options::from_env() });
+    eprintln!("{}, {} kernels", gpu.info().name, if software { "software" } else { "hardware" });
+    let tell = |what: String, work: f64, unit: &str, s: (f64, f64)| {
+        eprintln!("  {what}: {:.2} {unit}, {:.2} a second of one core", work / s.0 / 1e9, work / s.1 / 1e9);
+    };
+    let work = 4.0 * (384 * 257 * 257) as f64;
+    tell("attention of 257 rows".to_owned(), work, "GFLOP/s", attention(&gpu, 257).expect("runs"));
+    for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
+        // two squares, and a layer of DINOv2-small over 448 by 448 pixels
+        for (rows, k, out) in [(256, 256, 256), (512, 512, 512), (1025, 384, 1536), (1025, 1536, 384)] {
+            let work = 2.0 * (rows * k * out) as f64;
+            let s = product(&gpu, dtype, rows, k, out).expect("runs");
+            tell(format!("gemm {dtype} {rows}x{k}x{out}"), work, "GFLOP/s", s);
         }
+        let bytes = (4096 * dtype.row_bytes(2048).expect("whole")) as f64;
+        tell(format!("matvec {dtype} 4096x2048"), bytes, "GB/s", product(&gpu, dtype, 1, 2048, 4096).expect("runs"));
     }
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn rates_of_software_kernels() {
+    rates(true);
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn rates_of_hardware_kernels() {
+    rates(false);
 }
