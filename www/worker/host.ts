@@ -1,7 +1,7 @@
 /** The worker's end of the line: one engine, its photos, and the order in which things happen. */
 
 import { abortable } from "../engine/abort.js";
-import { aborted, GromaError } from "../engine/error.js";
+import { aborted, closed, GromaError } from "../engine/error.js";
 import { isStoreMethod, type Method, type Methods, type ToPage, type ToWorker } from "../engine/protocol.js";
 import type { Fault, LoadProgress, Segment } from "../engine/types.js";
 import { toPicture } from "./decode.js";
@@ -82,7 +82,8 @@ export class Host {
   readonly #handlers: Handlers = {
     availability: async ({ model, debug }, { signal }) =>
       (await this.#parts.library(debug.storage === "memory")).availability(model, signal),
-    size: async ({ model }, { signal }) => (await this.#parts.library(false)).size(model, signal),
+    size: async ({ model, debug }, { signal }) =>
+      (await this.#parts.library(debug.storage === "memory")).size(model, signal),
     models: async () => (await this.#parts.library(false)).list(),
     forget: async ({ url }) => {
       await (await this.#parts.library(false)).forget(url);
@@ -231,7 +232,7 @@ export class Host {
 
   #photo(id: number): EnginePhoto {
     const photo = this.#photos.get(id);
-    if (!photo) throw new GromaError("closed", "This photo was closed. Open it again.");
+    if (!photo) throw closed("photo");
     return photo;
   }
 
