@@ -12,6 +12,7 @@ import { keepFocus } from "./focus.js";
 import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
 import { Intake } from "./intake.js";
+import { keepKey } from "./keys.js";
 import { Life, type Wishes } from "./life.js";
 import type { Chosen, Listener, Maker, Session, Turn } from "./session.js";
 import { renderInvitation, renderStage } from "./stage.js";
@@ -62,8 +63,9 @@ const DEFAULTS = {
  * @cssproperty --groma-soft - The colour of lesser words.
  * @cssproperty --groma-line - The colour of lines.
  * @cssproperty --groma-font - The typeface.
+ * @cssproperty --groma-font-size - The size of words, to which all else is in proportion; what the reader set in the browser unless told.
  * @cssproperty --groma-radius - How round corners are.
- * @cssproperty --groma-min-height - The least height; 30rem unless told.
+ * @cssproperty --groma-min-height - The least height; 30 times the size of words unless told.
  * @fires {CustomEvent<LoadProgress>} groma-progress - How far loading is.
  * @fires {CustomEvent<Info>} groma-ready - The model is ready.
  * @fires {CustomEvent<{ regions: Region[] }>} groma-regions - The photo was looked at.
@@ -158,6 +160,7 @@ export class GromaChat extends LitElement {
 
   set boxes(boxes: readonly Box[] | null | undefined) {
     this.#drawing.boxes = boxes ?? [];
+    if (this.#photoSize().width > 0) this.#drawing.fit();
   }
 
   /** The photo that is open, and what was found on it. */
@@ -231,7 +234,13 @@ export class GromaChat extends LitElement {
     const { session } = this.#life;
     const open = session && chosen && !this.inviting;
     return html`
-      <div class=${`shell${open ? " has-photo" : ""}`} lang="en">
+      <div
+        class=${`shell${open ? " has-photo" : ""}`}
+        lang="en"
+        @keydown=${keepKey}
+        @keypress=${keepKey}
+        @keyup=${keepKey}
+      >
         <div class="bar"><slot name="toolbar"></slot></div>
         <div class="stage" role="group" aria-label="Photo">
           ${
@@ -258,7 +267,7 @@ export class GromaChat extends LitElement {
           >
             ${this.#renderLog(session)}
           </div>
-          ${session ? this.#renderFoot(session) : nothing}
+          ${this.#renderFoot(session)}
         </div>
         <input type="file" accept="image/*" hidden @change=${this.#intake.picked} />
         ${this.#announcer.render()}
@@ -329,16 +338,17 @@ export class GromaChat extends LitElement {
     }`;
   }
 
-  #renderFoot(session: Session): TemplateResult | typeof nothing {
-    if (session.model.state !== "ready") {
+  #renderFoot(session: Session | undefined): TemplateResult | typeof nothing {
+    if (session?.model.state !== "ready") {
+      const model = session?.model ?? { state: "unknown" };
       return renderGate({
-        model: session.model,
+        model,
         address: this.model,
-        device: session.device,
-        onLoad: () => void session.load(),
-        onCancel: () => session.cancelLoading(),
-        onRetry: () => void session.retry(),
-        onProcessor: this.#processor(session.model.state === "failed" ? session.model.error : undefined),
+        device: session?.device,
+        onLoad: () => void session?.load(),
+        onCancel: () => session?.cancelLoading(),
+        onRetry: () => void session?.retry(),
+        onProcessor: this.#processor(model.state === "failed" ? model.error : undefined),
       });
     }
     return renderComposer({
