@@ -115,6 +115,32 @@ test.describe("sharing", () => {
   });
 });
 
+test("boxes of a link lie on the photo, and take none of the reader's away", async ({ page }) => {
+  await openPage(page, "?boxes=0,0,99999,99999&question=What+is+in+[1]%3F");
+  await choosePhoto(page);
+  await expect(page.getByRole("application", { name: "Box 1" })).toBeVisible();
+  await page.getByRole("button", { name: "Draw a box" }).press("Enter");
+  await page.getByRole("button", { name: "Load 145 MB" }).click();
+  await regions(page);
+  const boxes = await page
+    .locator("groma-chat")
+    .evaluate((chat) => (chat as HTMLElementTagNameMap["groma-chat"]).boxes);
+  expect(boxes).toHaveLength(2);
+  expect(boxes[0]).toEqual([0, 0, 150, 97]);
+});
+
+test("however often a new version is told, it is used once", async ({ page }) => {
+  await openPage(page);
+  const applied = await page.evaluate(() => {
+    const seen: number[] = [];
+    for (const at of [1, 2, 3])
+      window.dispatchEvent(new CustomEvent("groma-update", { detail: { apply: () => seen.push(at) } }));
+    document.querySelector<HTMLButtonElement>("#update button")?.click();
+    return seen;
+  });
+  expect(applied).toEqual([3]);
+});
+
 test("a link from anywhere is only words", async ({ page }) => {
   const dialogs: string[] = [];
   page.on("dialog", (dialog) => {

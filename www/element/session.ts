@@ -10,6 +10,7 @@ import {
   type CreateOptions,
   type DeviceChoice,
   type DeviceWish,
+  type Info,
   type LoadProgress,
   type ModelSize,
   type OpenOptions,
@@ -101,6 +102,8 @@ export class Session {
   readonly #listener: Listener;
   readonly #maker: Maker;
   #settings: Settings;
+  /** What was said to run. */
+  #info: Info | undefined;
   #loading: AbortController | undefined;
   #opening: AbortController | undefined;
   #answering: AbortController | undefined;
@@ -153,6 +156,8 @@ export class Session {
   async leaveModel(): Promise<void> {
     this.#loading?.abort();
     this.stop();
+    // Looking ends with its model; it was not stopped by anyone.
+    this.#opening = undefined;
     this.turns = [];
     const old = this.model;
     if (this.chosen) this.chosen = bare(this.chosen);
@@ -185,13 +190,8 @@ export class Session {
       });
       if (loading.signal.aborted) await groma.destroy();
       loading.signal.throwIfAborted();
-      this.device = {
-        kind: groma.info.device,
-        adapter: groma.info.adapter,
-        ...(groma.info.note ? { note: groma.info.note } : {}),
-      };
       this.#setModel({ state: "ready", groma });
-      this.#listener.ready?.(groma);
+      this.#tellDevice(groma);
       await this.#look();
     } catch (error) {
       if (!loading.signal.aborted) {
@@ -303,40 +303,44 @@ export class Session {
     if (!chosen || chosen.photo || chosen.looking || this.model.state !== "ready") return;
     const opening = new AbortController();
     this.#opening = opening;
-    const update = (change: Partial<Chosen>) => {
-      const now = this.chosen;
-      if (!now || !this.#shows(chosen)) return;
-      this.chosen = { ...now, ...change };
+    const { groma } = this.model;
+    // Whether it is still this photo and this model.
+    const current = () => this.#opening === opening && this.chosen?.url === chosen.url;
+    const show = (found: Partial<Chosen>) => {
+      if (!current()) return;
+      this.chosen = { ...bare(chosen), ...found };
       this.#listener.changed();
     };
-    this.chosen = { ...bare(chosen), looking: { done: 0, total: 0 } };
-    this.#listener.changed();
+    show({ looking: { done: 0, total: 0 } });
     try {
-      const photo = await this.model.groma.open(chosen.blob, {
+      const photo = await groma.open(chosen.blob, {
         signal: opening.signal,
-        onProgress: (looking) => update({ looking }),
+        onProgress: (looking) => show({ looking }),
       });
-      if (!this.#shows(chosen)) {
+      if (!current()) {
         await photo.close();
         return;
       }
-      this.chosen = { ...bare(chosen), photo };
-      this.#listener.changed();
+      show({ photo });
+      this.#tellDevice(groma);
       this.#listener.regions?.(photo.regions);
     } catch (error) {
       const stopped = opening.signal.aborted;
       const wrapped = GromaError.wrap(error);
-      if (this.#opening === opening && this.#shows(chosen)) {
-        this.chosen = { ...bare(chosen), ...(stopped ? { halted: true } : { error: wrapped }) };
-        this.#listener.changed();
-      }
+      show(stopped ? { halted: true } : { error: wrapped });
       if (!stopped) this.#listener.failed?.(wrapped);
     }
   }
 
-  /** Whether it is still this photo. */
-  #shows({ url }: Chosen): boolean {
-    return this.chosen?.url === url;
+  /** Says what runs, where that is not what was said before: the engine may have started again on another device. */
+  #tellDevice(groma: OpenModel): void {
+    const { info } = groma;
+    if (info === this.#info) return;
+    this.#info = info;
+    const { device, adapter, note } = info;
+    this.device = { kind: device, adapter, ...(note ? { note } : {}) };
+    this.#listener.changed();
+    this.#listener.ready?.(groma);
   }
 
   async #follow(id: number, answer: Answer): Promise<void> {
@@ -346,6 +350,7 @@ export class Session {
         segments[segment.index] = segment;
         return { state: "answering", segments };
       });
+      if (this.model.state === "ready") this.#tellDevice(this.model.groma);
       if (turn) this.#listener.segment?.(turn, segment);
     }
   }

@@ -139,7 +139,7 @@ function nothingFound(task: Task): string {
 /** A closed piece of an answer as a screen reader should say it. */
 export function spokenSegment({ text, regions }: Segment): string {
   if (regions.length === 0) return text;
-  return `${text || "Found"}, ${regions.length === 1 ? "region" : "regions"} ${numbers(regions)}`;
+  return `${text || `${regions.length} found`}, ${regions.length === 1 ? "region" : "regions"} ${numbers(regions)}`;
 }
 
 /** How an answer ended, as a screen reader should say it after its pieces. */
