@@ -133,12 +133,9 @@ describe("a photo", () => {
 });
 
 test("a worker that the browser refuses is told with what to do", async () => {
-  class Refused {
-    constructor() {
-      throw new DOMException("Script at 'https://cdn' cannot be accessed", "SecurityError");
-    }
-  }
-  vi.stubGlobal("Worker", Refused);
+  vi.stubGlobal("Worker", function refused() {
+    throw new DOMException("Script at 'https://cdn' cannot be accessed", "SecurityError");
+  });
   const creating = Groma.create(options).finally(() => vi.stubGlobal("Worker", FakeWorker));
   await expect(creating).rejects.toMatchObject({
     reason: "usage",

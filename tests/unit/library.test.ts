@@ -83,6 +83,7 @@ describe("a model", () => {
       licence: [],
       bytes: 120,
       missing: 0,
+      memory: expect.any(Number) as number,
     });
     await expect(fetchAll()).resolves.toBeDefined();
   });

@@ -259,7 +259,7 @@ test("another model is chosen by its address, and said with its size before any 
   await page.getByRole("radio", { name: "Processor" }).click();
   await press(page, "Use this");
   await expect(page.getByText("groma-small", { exact: false })).toContainText("from packs.example.org");
-  await expect(page.getByText("Its weights take 15 MB of memory", { exact: false })).toBeVisible();
+  await expect(page.getByText("It takes about 22 MB of memory", { exact: false })).toBeVisible();
   await expect(page.getByRole("button", { name: "Load 15 MB" })).toBeVisible();
   expect(Object.fromEntries(new URL(page.url()).searchParams)).toEqual({
     device: "cpu",

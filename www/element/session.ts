@@ -87,6 +87,14 @@ export interface Maker {
   choose(wish: DeviceWish): Promise<DeviceChoice>;
 }
 
+// A wasm module's memory has 4 GiB at most, of which browsers don't give all, and reading takes some.
+const PROCESSOR_MAX = 3e9;
+
+/** Whether a model that takes these bytes can run on the processor. */
+export function fitsProcessor(memory: number): boolean {
+  return memory <= PROCESSOR_MAX;
+}
+
 const maker: Maker = {
   create: (options) => Groma.create(options),
   size: (options) => Groma.size(options),
@@ -102,6 +110,8 @@ export class Session {
   readonly #listener: Listener;
   readonly #maker: Maker;
   #settings: Settings;
+  /** Bytes that the model takes while it works, once they are known. */
+  #memory = 0;
   /** What was said to run. */
   #info: Info | undefined;
   #loading: AbortController | undefined;
@@ -127,10 +137,17 @@ export class Session {
     const settings = this.#settings;
     const { device: wish, model } = settings;
     try {
-      const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
+      // Both, whatever becomes of one: a model that is too large for the processor is no way on where there is no GPU.
+      const [device, size] = await Promise.allSettled([
+        this.#maker.choose(wish),
+        this.#maker.size({ model }),
+      ]);
       if (this.#moved(settings)) return;
-      this.device = device;
-      this.#setModel({ state: "offered", ...size });
+      if (size.status === "fulfilled") this.#memory = size.value.memory;
+      if (device.status === "rejected") throw device.reason;
+      if (size.status === "rejected") throw size.reason;
+      this.device = device.value;
+      this.#setModel({ state: "offered", ...size.value });
     } catch (error) {
       if (!this.#moved(settings)) this.#fail(error, false);
     }
@@ -276,7 +293,8 @@ export class Session {
 
   /** Whether the processor may do what failed: it was the GPU that could not. */
   processorMay(error: GromaError): boolean {
-    if (this.#settings.device === "cpu" || this.device?.kind === "cpu") return false;
+    if (this.#settings.device === "cpu" || this.device?.kind === "cpu" || !fitsProcessor(this.#memory))
+      return false;
     // A trap is the engine's own memory, of which the processor needs more.
     const full = error.reason === "out-of-memory" && !("trap" in error.details);
     return full || error.reason === "no-webgpu" || error.reason === "device-lost";

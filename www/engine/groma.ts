@@ -70,7 +70,7 @@ export class Groma {
     });
   }
 
-  /** The model's name, its licences, its bytes, and how many of them would have to be downloaded. */
+  /** The model's name, its licences, its bytes, how many of them would have to be downloaded, and the memory that it takes. */
   static async size(options: ModelOptions): Promise<ModelSize> {
     return askStore("size", { model: absolute(options.model), debug: options.debug ?? {} });
   }

@@ -115,6 +115,8 @@ export interface ModelSize {
   readonly bytes: number;
   /** How many of them are not on this machine. */
   readonly missing: number;
+  /** About how many bytes of memory it takes while it answers about a photo. */
+  readonly memory: number;
 }
 
 /** What loading is doing. */

@@ -8,7 +8,7 @@ import { Camera } from "./camera.js";
 import { part } from "./dom.js";
 import { ModelChoice } from "./model-choice.js";
 import { Samples } from "./samples.js";
-import { readSetting, writeSetting } from "./setting.js";
+import { ownModel, readSetting, writeSetting } from "./setting.js";
 import { Share } from "./share.js";
 
 const chat = part(document, "groma-chat", GromaChat);
@@ -25,6 +25,7 @@ if (setting.question !== undefined) chat.question = setting.question;
 // They wait for the sample, or for the first photo that is opened, and are brought inside it.
 if (setting.boxes) chat.boxes = setting.boxes;
 chat.model = setting.model;
+chat.smaller = ownModel();
 
 chat.addEventListener("groma-ready", ({ detail }) => {
   info = detail;

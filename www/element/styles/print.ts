@@ -28,7 +28,7 @@ export const print = css`
     .tools,
     .anew,
     .again,
-    .processor,
+    .way,
     .welcome {
       display: none;
     }

@@ -172,7 +172,7 @@ export const talk = css`
     margin-inline-start: -0.65rem;
   }
 
-  .problem ~ .processor {
+  .problem ~ .way {
     margin-block-start: 0.5rem;
   }
 
