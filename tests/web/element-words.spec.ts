@@ -47,7 +47,7 @@ test("lang is the language of description, questions and answers; the element's 
   const image = page.getByRole("img", { name: "Ein Markt" });
   const field = page.getByRole("textbox", { name: "Ask" });
   const question = page.getByRole("article").getByText("Wer ist das?");
-  const phrase = page.getByRole("button", { name: "a flag, region 3" });
+  const phrase = page.getByRole("button", { name: "a flag region 3" });
   const said = page.getByRole("status").getByText("a flag, region 3");
   for (const place of [image, field, question, phrase, said]) expect(await lang(place)).toBe("de");
   const own = [page.getByText("24 tokens"), page.getByRole("button", { name: "New photo" })];

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { expect, test, type Page } from "@playwright/test";
 import { fakeAnswer, faults, openPage, regions } from "./fake-page.js";
+import { wrong } from "./looks.js";
 import { choosePhoto } from "./site.js";
 
 test.use({
@@ -283,23 +284,30 @@ test("About says what runs here, and after an answer how long it took", async ({
   await expect(said.locator("img")).toHaveCount(0);
 });
 
-for (const scheme of ["light", "dark"] as const) {
-  test(`nothing bars the way in any dialog, ${scheme}, and none is wider than a phone`, async ({ page }) => {
-    await page.emulateMedia({ colorScheme: scheme });
-    await page.setViewportSize({ width: 320, height: 640 });
-    await openPage(page, "?cached");
-    expect(await faults(page)).toEqual([]);
-    await choosePhoto(page);
-    await regions(page);
-    await fakeAnswer(page);
-    for (const name of ["Share", "Model", "About"]) {
-      await press(page, name);
-      expect(await faults(page)).toEqual([]);
-      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(320);
-      await page.keyboard.press("Escape");
-    }
+test("nothing bars the way on the page and in its dialogs, in any look", async ({ page }) => {
+  await openPage(page, "?cached");
+  const found = await wrong(page, "page");
+  await choosePhoto(page);
+  await regions(page);
+  await fakeAnswer(page);
+  await page.evaluate(() =>
+    window.dispatchEvent(new CustomEvent("groma-update", { detail: { apply: () => undefined } })),
+  );
+  found.push(...(await wrong(page, "page answered")));
+  for (const name of ["Share", "Model", "About", "Camera"]) {
+    await press(page, name);
+    if (name === "Camera") await expect(page.getByRole("button", { name: "Take the photo" })).toBeEnabled();
+    found.push(...(await wrong(page, `dialog ${name}`)));
+    await page.keyboard.press("Escape");
+  }
+  await page.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));
   });
-}
+  await press(page, "Camera");
+  await expect(page.getByRole("alert")).toBeVisible();
+  found.push(...(await wrong(page, "dialog Camera failed")));
+  expect(found).toEqual([]);
+});
 
 test("a newer version of the page is told, and used when the reader says so", async ({ page }) => {
   await openPage(page);

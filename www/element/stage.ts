@@ -94,6 +94,7 @@ export function renderStage(view: StageView): TemplateResult {
                 type="button"
                 class="quiet draw"
                 aria-pressed=${drawing.armed ? "true" : "false"}
+                @keydown=${drawing.keyDown}
                 @click=${(event: MouseEvent) => {
                   // A press of Enter or Space has no clicks to count.
                   if (event.detail === 0 && !drawing.armed) drawing.addByKeys();

@@ -94,7 +94,6 @@ function renderPhrase(
     part="phrase"
     class=${classMap({ phrase: true, bare: segment.text === "", [`c${own}`]: true, active })}
     aria-pressed=${highlight.isPinned(target) ? "true" : "false"}
-    aria-label=${spokenSegment(segment)}
     @pointerenter=${point}
     @pointerleave=${() => highlight.point(undefined)}
     @focus=${point}
@@ -107,7 +106,8 @@ function renderPhrase(
       if (event.key === "Escape") highlight.clear();
     }}
   >
-    <span class="words">${segment.text || `${segment.regions.length} found`}</span>${segment.regions.map(
+    <span class="words">${segment.text || `${segment.regions.length} found`}</span
+    ><span class="unseen">${regionWord(segment.regions)}</span>${segment.regions.map(
       (region) => html`<span class="chip c${colours.get(region.id) ?? own}">${region.id}</span>`,
     )}
   </button>`;
@@ -143,7 +143,8 @@ function nothingFound(task: Task): string {
 /** A closed piece of an answer as a screen reader should say it. */
 export function spokenSegment({ text, regions }: Segment): string {
   if (regions.length === 0) return text;
-  return `${text || `${regions.length} found`}, ${regions.length === 1 ? "region" : "regions"} ${numbers(regions)}`;
+  const ids = regions.map(({ id }) => id).join(", ");
+  return `${text || `${regions.length} found`}, ${regionWord(regions)} ${ids}`;
 }
 
 /** How an answer ended, as a screen reader should say it after its pieces. */
@@ -153,6 +154,6 @@ export function spokenEnd(turn: Turn): string {
   return empty ? nothingFound(turn.task) : "End of the answer.";
 }
 
-function numbers(regions: readonly Region[]): string {
-  return regions.map(({ id }) => id).join(", ");
+function regionWord(regions: readonly Region[]): string {
+  return regions.length === 1 ? "region" : "regions";
 }

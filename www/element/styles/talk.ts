@@ -70,6 +70,8 @@ export const talk = css`
   }
 
   .phrase {
+    /* What is only read out stays where it is. */
+    position: relative;
     display: inline;
     min-height: 0;
     margin: 0;
