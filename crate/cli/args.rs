@@ -259,7 +259,7 @@ pub(super) struct Convert {
     /// A folder of official form, one with bases.json, or a Hugging Face repository (owner/name)
     pub source: String,
     /// The folder of the pack
-    #[arg(short, long = "output", value_name = "PACK")]
+    #[arg(short = 'o', long = "output", value_name = "PACK")]
     pub pack: PathBuf,
     /// Where the bases lie that bases.json names
     #[arg(long, value_name = "DIR")]
