@@ -1,6 +1,6 @@
 /** The JavaScript API over the real engine with a tiny model, as a page of someone else's uses it: the package's own file. */
 
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "@playwright/test";
 import { openApi, type Api } from "./api-page.js";
@@ -221,59 +221,6 @@ test("storage that is too small is said in MiB, and what has arrived is kept", a
   expect(whole.length).toBeLessThan(parts.length);
 });
 
-test("odd photos are seen as the page shows them; what is none gets an error, in seconds", async ({
-  page,
-}) => {
-  const folder = join(ROOT, "tests", "native", "fixtures");
-  const files = readdirSync(folder)
-    .filter((name) => /\.(jpg|png|webp)$/.test(name))
-    .map((name) => ({ name, bytes: readFileSync(join(folder, name)) }));
-  const claims = Buffer.from(readFileSync(join(folder, "palette.png")));
-  // Width and height as the header says them.
-  claims.writeUInt32BE(30_000, 16);
-  claims.writeUInt32BE(30_000, 20);
-  const none = [
-    { name: "empty", bytes: Buffer.alloc(0) },
-    { name: "cut.jpg", bytes: readFileSync(join(folder, "progressive.jpg")).subarray(0, 40) },
-    { name: "huge.png", bytes: claims },
-    { name: "text.png", bytes: Buffer.from("no picture at all") },
-    {
-      name: "drawing.svg",
-      bytes: Buffer.from("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>"),
-    },
-  ];
-  const list = [...files, ...none].map(({ name, bytes }) => ({ name, text: bytes.toString("base64") }));
-  const seen = await page.evaluate(async (all) => {
-    const groma = await window.api.Groma.create({ model: window.model, device: "cpu" });
-    const found: { name: string; engine: string; page: string; ms: number }[] = [];
-    for (const { name, text } of all) {
-      const blob = new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]);
-      const started = performance.now();
-      const engine = await groma.open(blob).then(
-        async (photo) => {
-          await photo.close();
-          return `${photo.width} x ${photo.height}`;
-        },
-        (error: unknown) => (error as Api.GromaError).reason,
-      );
-      const ms = performance.now() - started;
-      const image = new Image();
-      image.src = URL.createObjectURL(blob);
-      const shown = await image.decode().then(
-        () => `${image.naturalWidth} x ${image.naturalHeight}`,
-        () => "nothing",
-      );
-      found.push({ name, engine, page: shown, ms });
-    }
-    await groma.destroy();
-    return found;
-  }, list);
-  expect(seen.filter(({ ms }) => ms > 5000)).toEqual([]);
-  const photos = seen.slice(0, files.length);
-  expect(photos.filter(({ engine, page: shown }) => engine !== shown)).toEqual([]);
-  for (const { name, engine } of seen.slice(files.length)) expect(engine, name).toMatch(/^image-/);
-});
-
 test("everything can be given up at any time, and what is left works", async ({ page }) => {
   const result = await page.evaluate(async () => {
     const { Groma } = window.api;
@@ -353,7 +300,7 @@ function converse(page: Page, options: { device: "cpu" | "gpu"; debug?: Api.Debu
 }
 
 test.describe("staying alive", () => {
-  test.use({ noise: [/forced to fail/, /unreachable/] });
+  test.use({ noise: [/forced to fail|unreachable/] });
 
   for (const [kind, reason] of [
     ["worker", "internal"],
