@@ -42,7 +42,7 @@ export default defineConfig({
     { name: "memory", testMatch: "memory.spec.ts", timeout: 300_000 },
     { name: "model", testMatch: "model.spec.ts", timeout: 600_000 },
     { name: "asleep", testMatch: "asleep.spec.ts" },
-    { name: "client", testMatch: "client.spec.ts" },
+    { name: "client", testMatch: /[\\/]client[^\\/]*\.spec\.ts$/ },
     { name: "offline", testMatch: "offline.spec.ts" },
     { name: "package", testMatch: "package.spec.ts" },
     { name: "docs", testMatch: "docs.spec.ts" },

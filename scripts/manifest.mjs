@@ -88,11 +88,7 @@ function eventOf({ text }) {
 /** What a page's author may use: it has a comment, and it is neither private, nor Lit's, nor for tests only. */
 function isPublic(member) {
   const flags = ts.getCombinedModifierFlags(member);
-  const hidden =
-    ts.ModifierFlags.Private |
-    ts.ModifierFlags.Protected |
-    ts.ModifierFlags.Static |
-    ts.ModifierFlags.Override;
+  const hidden = ts.ModifierFlags.Private | ts.ModifierFlags.Protected | ts.ModifierFlags.Static;
   if (!member.name || ts.isPrivateIdentifier(member.name) || flags & hidden) return false;
   // A setter says what its getter says.
   if (ts.isSetAccessorDeclaration(member)) return false;

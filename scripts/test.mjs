@@ -8,6 +8,12 @@ import { bases, bringBases } from "./bases.mjs";
 import { answers, installPackages, python, root, run, say, tool } from "./lib.mjs";
 import { bringPackages } from "./packages.mjs";
 
+/** Another seed for every commit, the same wherever that is tested; of the day, where there is no repository. */
+async function fuzzSeed() {
+  const commit = await run("git", ["rev-parse", "HEAD"], { quiet: true }).catch(() => "");
+  return String(commit ? parseInt(commit.slice(0, 8), 16) : Math.floor(Date.now() / 86_400_000));
+}
+
 /** Runs one step and says how long it took. */
 async function step(name, work) {
   const start = Date.now();
@@ -24,6 +30,8 @@ await step("other people's readers", async () => (readers = await bringPackages(
 await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
 await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
 await step("rust tests", async () => {
+  process.env.GROMA_FUZZ_SEED ??= await fuzzSeed();
+  say(`fuzzing with GROMA_FUZZ_SEED=${process.env.GROMA_FUZZ_SEED}`);
   const nextest = await answers("cargo-nextest", "nextest");
   await run("cargo", nextest ? ["nextest", "run"] : ["test"], { env: readers });
 });

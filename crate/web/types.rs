@@ -102,7 +102,6 @@ pub(super) struct Debug {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DebugGpu {
     default_limits: bool,
-    map_latency_ms: f64,
     memory: Option<f64>,
     binding: Option<f64>,
     kernels: Option<String>,
@@ -114,7 +113,8 @@ impl DebugGpu {
         Options {
             adapter: Want::Any,
             default_limits: self.default_limits,
-            map_latency_ms: self.map_latency_ms as u64,
+            // the worker itself makes readbacks slow: www/worker/fault.ts
+            map_latency_ms: 0,
             memory: self.memory.map(|bytes| bytes as u64),
             binding: self.binding.map(|bytes| bytes as u64),
             software_kernels: self.kernels.as_deref().map(|kernels| kernels == "software"),

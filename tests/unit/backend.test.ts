@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
+import { GromaError } from "../../www/engine/error.js";
 import { Groma } from "../../www/engine/groma.js";
 import type { Photo } from "../../www/engine/photo.js";
 import { FakeWorker, lost, PHOTO } from "./fake-engine.js";
@@ -131,6 +132,45 @@ describe("a photo", () => {
   });
 });
 
+test("a worker that the browser refuses is told with what to do", async () => {
+  vi.stubGlobal("Worker", function refused() {
+    throw new DOMException("Script at 'https://cdn' cannot be accessed", "SecurityError");
+  });
+  const creating = Groma.create(options).finally(() => vi.stubGlobal("Worker", FakeWorker));
+  await expect(creating).rejects.toMatchObject({
+    reason: "usage",
+    message: expect.stringContaining("beside the page") as string,
+  });
+});
+
+test("our copy of a bitmap is closed where its photo is given up", async () => {
+  const close = vi.fn();
+  class Bitmap {
+    readonly close = close;
+  }
+  let copied: () => void = () => undefined;
+  const copy = () => new Promise((done) => (copied = () => done(new Bitmap())));
+  vi.stubGlobal("ImageBitmap", Bitmap);
+  vi.stubGlobal("createImageBitmap", copy);
+  class Canvas {
+    readonly getContext = () => null;
+  }
+  vi.stubGlobal("OffscreenCanvas", Canvas);
+  const groma = await Groma.create(options);
+  const stop = new AbortController();
+  const opening = groma.open(new Bitmap() as unknown as ImageBitmap, { signal: stop.signal });
+  stop.abort();
+  await expect(opening).rejects.toMatchObject({ reason: "aborted" });
+  copied();
+  await until(() => close.mock.calls.length === 1);
+  const late = groma.open(new Bitmap() as unknown as ImageBitmap);
+  await groma.destroy();
+  copied();
+  await expect(late).rejects.toMatchObject({ reason: "closed" });
+  await until(() => close.mock.calls.length === 2);
+  for (const name of ["ImageBitmap", "createImageBitmap", "OffscreenCanvas"]) vi.stubGlobal(name, undefined);
+});
+
 describe("after a failure", () => {
   test("of the worker what waits fails, and the next question starts it again", async () => {
     const { groma, photo } = await ready();
@@ -190,6 +230,43 @@ describe("after a failure", () => {
       "open",
       "ask 1",
     ]);
+    await groma.destroy();
+  });
+
+  test("info says what runs now, also where that is another device", async () => {
+    const adapter = {
+      info: { description: "A card", vendor: "", architecture: "", isFallbackAdapter: false },
+    };
+    const requestAdapter = vi.fn(() => Promise.resolve<typeof adapter | null>(adapter));
+    vi.stubGlobal("navigator", { gpu: { requestAdapter } });
+    const groma = await Groma.create({ ...options, device: "auto" });
+    expect(groma.info).toMatchObject({ device: "gpu", adapter: "A card" });
+    const photo = await groma.open(PHOTO);
+    requestAdapter.mockResolvedValue(null);
+    const answer = photo.ask("a");
+    await until(() => worker().engine.fail.length > 0);
+    worker().engine.fail.shift()?.(lost());
+    expect(groma.info, "while there is none").toMatchObject({ device: "gpu" });
+    await until(() => worker().engine.finish.length > 1);
+    worker().engine.finish[1]?.();
+    await answer.done;
+    expect(groma.info).toMatchObject({ device: "cpu", note: "no-adapter" });
+    vi.stubGlobal("navigator", {});
+    await groma.destroy();
+  });
+
+  test("a start that fails leaves nothing that looks usable", async () => {
+    const { groma, photo } = await ready();
+    worker().crash();
+    const failing = photo.ask("a");
+    await until(() => FakeWorker.all.length === 2);
+    let fail: (error: unknown) => void = () => undefined;
+    worker(1).engine.gate = new Promise((_, reject) => (fail = reject));
+    await until(() => worker(1).engine.log.includes("load"));
+    fail(new GromaError("pack-invalid", "No model."));
+    await expect(failing.done).rejects.toMatchObject({ reason: "pack-invalid" });
+    worker(1).engine.gate = Promise.resolve();
+    await expect(groma.open(PHOTO)).resolves.toMatchObject({ width: 4 });
     await groma.destroy();
   });
 

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Answer, joinText } from "../../www/engine/answer.js";
 import { Connection, type Port } from "../../www/engine/connection.js";
 import { aborted, GromaError, type Reason } from "../../www/engine/error.js";
@@ -143,6 +143,22 @@ describe("the line to the worker", () => {
     expect(port.sent.at(-1)).toEqual({ type: "abort", id: 1 });
     port.say({ type: "error", id: 1, error: aborted().toPlain() });
     await expect(call).rejects.toBe(reason);
+  });
+
+  test("tells what can't be copied to the worker, and keeps nothing of the call", async () => {
+    const port = new FakePort();
+    const { signal } = new AbortController();
+    const gone = vi.spyOn(signal, "removeEventListener");
+    port.postMessage = () => {
+      throw new DOMException("A proxy could not be cloned.", "DataCloneError");
+    };
+    const connection = new Connection(port);
+    const call = connection.call("models", null, { signal });
+    await expect(call).rejects.toMatchObject({
+      reason: "usage",
+      message: expect.stringContaining("A proxy could not be cloned.") as string,
+    });
+    expect(gone).toHaveBeenCalledOnce();
   });
 
   test("fails everything when the worker fails", async () => {

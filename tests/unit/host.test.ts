@@ -117,7 +117,7 @@ describe("the worker", () => {
       post: (message) => messages.push(message),
       fail: () => Promise.resolve(),
     });
-    const looked = send("size", { model: "https://host/" });
+    const looked = send("size", { model: "https://host/", debug: {} });
     await turn();
     send("destroy", null);
     go();

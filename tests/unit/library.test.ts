@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { Library } from "../../www/worker/library.js";
 import { MemoryStore } from "../../www/worker/store.js";
 import { bytesOf, FakeNet, sha256, type Bytes } from "./net.js";
@@ -64,6 +64,43 @@ describe("a model", () => {
     expect(() => reader.read("decoder.gguf", 95, 10)).toThrow(/no bytes/);
   });
 
+  test("comes three parts at a time", async () => {
+    // Five files of one part each.
+    const pieces = Array.from({ length: 5 }, (_, at) => ({ name: `f${at}.gguf`, bytes: bytesOf(10, at) }));
+    const files = pieces.map(({ name, bytes }) => ({ ...part(name, bytes), parts: [part(name, bytes)] }));
+    for (const { name, bytes } of pieces) net.files.set(`${HOME}${name}`, bytes);
+    const old = JSON.parse(new TextDecoder().decode(net.files.get(`${HOME}model.json`))) as object;
+    const description = JSON.stringify({ ...old, total: 50, files });
+    net.files.set(`${HOME}model.json`, new TextEncoder().encode(description));
+    let open = 0;
+    const most: number[] = [];
+    const waiting: (() => void)[] = [];
+    const slow: typeof fetch = async (input, init) => {
+      if (input instanceof Request || String(input).endsWith(".json")) return net.fetch(input, init);
+      most.push(++open);
+      await new Promise<void>((done) => waiting.push(done));
+      open--;
+      return net.fetch(input, init);
+    };
+    const locks = {
+      run: <T>(_: string, __: AbortSignal, run: () => Promise<T>) => run(),
+      held: () => Promise.resolve(held),
+    };
+    const fetching = new Library(store, { fetch: slow, sha256: net.sha256, wait: net.wait }, locks).fetch(
+      HOME,
+      never,
+      () => undefined,
+    );
+    await vi.waitFor(() => expect(open).toBe(3));
+    for (let at = 0; at < 5; at++) {
+      await vi.waitFor(() => expect(waiting.length).toBeGreaterThan(0));
+      waiting.shift()?.();
+    }
+    await fetching;
+    expect(Math.max(...most)).toBe(3);
+    expect(most).toHaveLength(5);
+  });
+
   test("is not fetched again", async () => {
     await expect(library.availability(HOME, never)).resolves.toBe("downloadable");
     await fetchAll();
@@ -83,6 +120,7 @@ describe("a model", () => {
       licence: [],
       bytes: 120,
       missing: 0,
+      memory: expect.any(Number) as number,
     });
     await expect(fetchAll()).resolves.toBeDefined();
   });
@@ -249,6 +287,26 @@ describe("a part", () => {
     net.fates.push("cut");
     await fetchAll();
     expect(asked("000").map((request) => request.range)).toEqual([undefined, "bytes=30-"]);
+  });
+
+  test("that falls silent is asked for anew after half a minute, and goes on where it stopped", async () => {
+    vi.useFakeTimers();
+    net.fates.push("hang");
+    const fetching = fetchAll();
+    await vi.advanceTimersByTimeAsync(29_000);
+    expect(asked("000")).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(2_000);
+    const { reader } = await fetching;
+    vi.useRealTimers();
+    expect(asked("000").map((request) => request.range)).toEqual([undefined, "bytes=30-"]);
+    expect(reader.read("decoder.gguf", 0, 60)).toEqual(decoder.slice(0, 60));
+  });
+
+  test("that was fetched leaves no timer behind", async () => {
+    vi.useFakeTimers();
+    await fetchAll();
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
   });
 
   test("of a host without ranges comes again as a whole", async () => {

@@ -12,7 +12,7 @@ export const bytesOf = (length: number, seed = 1): Bytes =>
   Uint8Array.from({ length }, (_, at) => (at * 31 + seed * 17 + (at >> 5)) & 255);
 
 /** What the host does with a request, in order; when the list ends it serves well. */
-export type Fate = "cut" | "damage" | "no-ranges" | "other-range" | "down" | "well" | number;
+export type Fate = "cut" | "hang" | "damage" | "no-ranges" | "other-range" | "down" | "well" | number;
 
 export class FakeNet implements Net {
   readonly files = new Map<string, Bytes>();
@@ -33,13 +33,16 @@ export class FakeNet implements Net {
     const start = range && fate !== "no-ranges" ? Number(/bytes=(\d+)-/.exec(range)?.[1]) : 0;
     let body = file.slice(start);
     if (fate === "damage") body[body.length >> 1] = (body[body.length >> 1] ?? 0) ^ 1;
-    if (fate === "cut") body = body.slice(0, body.length >> 1);
+    if (fate === "cut" || fate === "hang") body = body.slice(0, body.length >> 1);
     const chunks = [body.slice(0, 3), body.slice(3)];
     const stream = new ReadableStream<Bytes>({
+      start(controller) {
+        init?.signal?.addEventListener("abort", () => controller.error(aborted()));
+      },
       pull(controller) {
         const chunk = chunks.shift();
         if (chunk) controller.enqueue(chunk);
-        else controller.close();
+        else if (fate !== "hang") controller.close();
       },
     });
     const from = fate === "other-range" ? start - 1 : start;

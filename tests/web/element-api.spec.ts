@@ -47,7 +47,7 @@ test("says the size and makes nothing before the reader agrees", async ({ page }
   await put(page, { src: "/photos/a.png", alt: "A street" });
   await expect(page.getByRole("img", { name: "A street" })).toBeVisible();
   await expect(page.getByText("145 MB once, kept in this browser · licence MIT")).toBeVisible();
-  await expect(page.getByText("Its weights take 145 MB of memory", { exact: false })).toBeVisible();
+  await expect(page.getByText("It takes about 218 MB of memory", { exact: false })).toBeVisible();
   expect(await made(page)).toEqual([0, 0]);
   await page.getByRole("button", { name: "Load 145 MB" }).click();
   await regions(page);

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test as base, type Page } from "@playwright/test";
 import { rolldown } from "rolldown";
 import { serve } from "../../scripts/serve.mjs";
+import { BOOK_SCRIPT, BOOK_STYLE, bookPage } from "./book.js";
 import { makePacks, PACKS, ROOT } from "./packs.js";
 import { ask, choosePhoto, expect, load, looked, PHOTO } from "./site.js";
 
@@ -208,14 +209,15 @@ test("the chapter of a book answers", async ({ clean: page, served }) => {
         : block.replace(/^# (.*)/, "<h1>$1</h1>").replace(/^(?!<)(.*)/s, "<p>$1</p>"),
     )
     .join("\n");
-  writeFileSync(
-    join(dir, "photo.html"),
-    `<!DOCTYPE html><html lang="en" class="light sidebar-visible"><head><meta charset="UTF-8"><title>A figure</title>
-     <link rel="icon" href="data:,"></head><body><div id="body-container"><div id="page-wrapper" class="page-wrapper">
-     <div class="page"><div id="content" class="content"><main>${chapter}</main></div></div></div></div></body></html>`,
-  );
+  writeFileSync(join(dir, "photo.html"), bookPage("A figure", chapter));
+  writeFileSync(join(dir, "book.css"), BOOK_STYLE);
+  writeFileSync(join(dir, "book.js"), BOOK_SCRIPT);
   await page.goto(`${await served(dir)}photo.html`);
   await drive(page);
+  await expect(page.getByRole("textbox", { name: "Ask" })).toHaveCSS("font-size", "16px");
+  // A question about one thing opens no search and leaves no chapter.
+  await page.getByRole("textbox", { name: "Ask" }).pressSequentially("is/so?");
+  expect(await page.evaluate(() => shortcuts)).toEqual([]);
 });
 
 test("the engine alone lets a photo be chosen by hand as well", async ({ clean: page, served }) => {

@@ -1,6 +1,12 @@
 /** What a screen reader is told: short lines in a polite live region, each added once and never changed. */
 
-import { html, type ReactiveController, type ReactiveControllerHost, type TemplateResult } from "lit";
+import {
+  html,
+  nothing,
+  type ReactiveController,
+  type ReactiveControllerHost,
+  type TemplateResult,
+} from "lit";
 import { each } from "./each.js";
 
 // Enough that a reader who is slower than the answer misses none, and few enough that browsing finds no second transcript.
@@ -9,7 +15,7 @@ const KEPT = 12;
 /** Says things. */
 export class Announcer implements ReactiveController {
   readonly #host: ReactiveControllerHost;
-  #lines: readonly { readonly id: number; readonly text: string }[] = [];
+  #lines: readonly { readonly id: number; readonly text: string; readonly lang: string }[] = [];
   #next = 0;
 
   constructor(host: ReactiveControllerHost) {
@@ -21,10 +27,10 @@ export class Announcer implements ReactiveController {
     this.#lines = [];
   }
 
-  /** Says a line after those that wait to be said. */
-  readonly say = (text: string): void => {
+  /** Says a line after those that wait to be said; `lang` where it is not in the element's own language. */
+  readonly say = (text: string, lang = ""): void => {
     if (!text) return;
-    this.#lines = [...this.#lines, { id: this.#next++, text }].slice(-KEPT);
+    this.#lines = [...this.#lines, { id: this.#next++, text, lang }].slice(-KEPT);
     this.#host.requestUpdate();
   };
 
@@ -34,7 +40,7 @@ export class Announcer implements ReactiveController {
       ${each(
         this.#lines,
         ({ id }) => id,
-        ({ text }) => html`<p>${text}</p>`,
+        ({ text, lang }) => html`<p lang=${lang || nothing}>${text}</p>`,
       )}
     </div>`;
   }

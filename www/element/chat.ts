@@ -12,11 +12,13 @@ import { keepFocus } from "./focus.js";
 import { renderGate } from "./gate.js";
 import { Highlight } from "./highlight.js";
 import { Intake } from "./intake.js";
+import { keepKey } from "./keys.js";
 import { Life, type Wishes } from "./life.js";
 import type { Chosen, Listener, Maker, Session, Turn } from "./session.js";
 import { renderInvitation, renderStage } from "./stage.js";
 import { styles } from "./styles/index.js";
 import { renderTranscript, spokenEnd, spokenSegment } from "./transcript.js";
+import { waysOn, type Way } from "./ways.js";
 import { renderWelcome } from "./welcome.js";
 import { TASKS, type TaskName } from "./words.js";
 import { Zoom } from "./zoom.js";
@@ -27,6 +29,7 @@ const MAX_TOKENS = 256;
 /** What counts where an attribute is taken away, or a program sets nothing. */
 const DEFAULTS = {
   model: "",
+  smaller: "",
   src: "",
   alt: "",
   question: "",
@@ -35,6 +38,7 @@ const DEFAULTS = {
   load: "interaction",
   tasks: TASKS.join(" "),
   numerics: "fast",
+  lang: "",
 } as const satisfies Partial<GromaChat>;
 
 /**
@@ -62,8 +66,9 @@ const DEFAULTS = {
  * @cssproperty --groma-soft - The colour of lesser words.
  * @cssproperty --groma-line - The colour of lines.
  * @cssproperty --groma-font - The typeface.
+ * @cssproperty --groma-font-size - The size of words, to which all else is in proportion; what the reader set in the browser unless told.
  * @cssproperty --groma-radius - How round corners are.
- * @cssproperty --groma-min-height - The least height; 30rem unless told.
+ * @cssproperty --groma-min-height - The least height; 30 times the size of words unless told.
  * @fires {CustomEvent<LoadProgress>} groma-progress - How far loading is.
  * @fires {CustomEvent<Info>} groma-ready - The model is ready.
  * @fires {CustomEvent<{ regions: Region[] }>} groma-regions - The photo was looked at.
@@ -76,6 +81,8 @@ export class GromaChat extends LitElement {
 
   /** A pack's folder or its model.json. */
   @property() model = "";
+  /** A smaller pack's address, offered where there is no memory or no storage for the model. */
+  @property() smaller = "";
   /** The photo's address. Without it the reader chooses one. */
   @property() src = "";
   /** What is on the photo, for those who don't see it. */
@@ -96,6 +103,9 @@ export class GromaChat extends LitElement {
   @property({ type: Boolean }) readonly = false;
   /** How the cpu device computes; "exact" is what equality with the command line is claimed for. */
   @property() numerics: "exact" | "fast" = "fast";
+
+  /** The language of the photo's description, the questions and the answers: English unless told. The element's own words are English. */
+  @property({ reflect: true, useDefault: true }) override lang = "";
 
   /** Makes engines; only tests set it. @internal */
   @property({ attribute: false }) maker: Maker | undefined;
@@ -158,6 +168,7 @@ export class GromaChat extends LitElement {
 
   set boxes(boxes: readonly Box[] | null | undefined) {
     this.#drawing.boxes = boxes ?? [];
+    if (this.#photoSize().width > 0) this.#drawing.fit();
   }
 
   /** The photo that is open, and what was found on it. */
@@ -231,7 +242,13 @@ export class GromaChat extends LitElement {
     const { session } = this.#life;
     const open = session && chosen && !this.inviting;
     return html`
-      <div class=${`shell${open ? " has-photo" : ""}`} lang="en">
+      <div
+        class=${`shell${open ? " has-photo" : ""}`}
+        lang="en"
+        @keydown=${keepKey}
+        @keypress=${keepKey}
+        @keyup=${keepKey}
+      >
         <div class="bar"><slot name="toolbar"></slot></div>
         <div class="stage" role="group" aria-label="Photo">
           ${
@@ -258,7 +275,7 @@ export class GromaChat extends LitElement {
           >
             ${this.#renderLog(session)}
           </div>
-          ${session ? this.#renderFoot(session) : nothing}
+          ${this.#renderFoot(session)}
         </div>
         <input type="file" accept="image/*" hidden @change=${this.#intake.picked} />
         ${this.#announcer.render()}
@@ -272,6 +289,7 @@ export class GromaChat extends LitElement {
     return renderStage({
       chosen,
       alt: this.#life.fromSource ? this.alt : "",
+      lang: this.lang,
       turn,
       tied: turn?.segments.some((s) => s.regions.length > 0) ?? false,
       showAll: this.showAll,
@@ -298,15 +316,16 @@ export class GromaChat extends LitElement {
     const error = this.#life.error ?? session?.chosen?.error;
     return html`${renderTranscript({
       turns,
+      lang: this.lang,
       highlight: this.#highlight,
       onShow: (turn) => (this.shownTurn = turn),
       onAgain: session?.chosen?.photo && may ? (task) => void this.#run(task) : undefined,
-      onProcessor: (task, why) => this.#processor(why, task),
+      ways: (task, why) => this.#ways(why, task),
     })}${
       turns.length === 0
         ? renderWelcome({
             error,
-            onProcessor: this.#processor(error),
+            ways: this.#ways(error),
             looked: session?.chosen?.photo !== undefined,
             tasks: this.#offered(),
             readonly: this.readonly,
@@ -329,22 +348,24 @@ export class GromaChat extends LitElement {
     }`;
   }
 
-  #renderFoot(session: Session): TemplateResult | typeof nothing {
-    if (session.model.state !== "ready") {
+  #renderFoot(session: Session | undefined): TemplateResult | typeof nothing {
+    if (session?.model.state !== "ready") {
+      const model = session?.model ?? { state: "unknown" };
       return renderGate({
-        model: session.model,
+        model,
         address: this.model,
-        device: session.device,
-        onLoad: () => void session.load(),
-        onCancel: () => session.cancelLoading(),
-        onRetry: () => void session.retry(),
-        onProcessor: this.#processor(session.model.state === "failed" ? session.model.error : undefined),
+        device: session?.device,
+        onLoad: () => void session?.load(),
+        onCancel: () => session?.cancelLoading(),
+        onRetry: () => void session?.retry(),
+        ways: this.#ways(model.state === "failed" ? model.error : undefined),
       });
     }
     return renderComposer({
       tasks: this.#offered(),
       task: this.#task(),
       words: this.question,
+      lang: this.lang,
       boxes: this.boxes,
       readonly: this.readonly,
       busy: session.busy,
@@ -390,14 +411,15 @@ export class GromaChat extends LitElement {
     return this.#life.ready().ask(task);
   }
 
-  /** A way on without the GPU, where the failure was the GPU's; a task is then put once more. */
-  #processor(error: GromaError | undefined, task?: Task): (() => void) | undefined {
-    if (!error || !this.#life.session?.processorMay(error)) return undefined;
-    return () => {
+  /** Ways on where the model could not; a task is then put once more. */
+  #ways(error: GromaError | undefined, task?: Task): readonly Way[] {
+    const { session } = this.#life;
+    if (!error || !session) return [];
+    return waysOn(error, session, this, (change) => {
       this.#next = task;
       this.#life.allow();
-      this.device = "cpu";
-    };
+      Object.assign(this, change);
+    });
   }
 
   /** No box stands out any more, and Tab reaches the first one: the conversation is another. */
@@ -447,7 +469,7 @@ export class GromaChat extends LitElement {
       },
       segment: (turn, segment) => {
         // Tokens would make a screen reader stutter: it gets whole pieces.
-        if (segment.closed) say(spokenSegment(segment));
+        if (segment.closed) say(spokenSegment(segment), this.lang);
         emit(this, "groma-segment", { turn: turn.id, segment });
       },
       answered: (turn) => {

@@ -10,6 +10,8 @@ export interface ComposerView {
   readonly tasks: readonly TaskName[];
   readonly task: TaskName;
   readonly words: string;
+  /** The language of the words; empty where it is the element's own. */
+  readonly lang: string;
   readonly boxes: readonly Box[];
   /** Whether the question is given and can't be changed. */
   readonly readonly: boolean;
@@ -65,6 +67,7 @@ export function renderComposer(view: ComposerView): TemplateResult | typeof noth
           ? html`<input
               part="question"
               type="text"
+              lang=${view.lang || nothing}
               aria-label=${words.label}
               autocomplete="off"
               enterkeyhint="send"

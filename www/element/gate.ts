@@ -2,8 +2,9 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import type { DeviceChoice } from "../engine/index.js";
-import type { ModelState } from "./session.js";
-import { megabytes, NOTES, progressWords } from "./words.js";
+import { fitsProcessor, type ModelState } from "./session.js";
+import { renderWays, type Way } from "./ways.js";
+import { megabytes, NOTES, progressWords, TOO_LARGE } from "./words.js";
 
 /** What the gate shows and does. */
 export interface GateView {
@@ -14,8 +15,8 @@ export interface GateView {
   readonly onLoad: () => void;
   readonly onCancel: () => void;
   readonly onRetry: () => void;
-  /** Goes on without the GPU; offered where that may help. */
-  readonly onProcessor: (() => void) | undefined;
+  /** Ways on where loading failed. */
+  readonly ways: readonly Way[];
 }
 
 /** Draws the gate; nothing once the model is ready. */
@@ -58,7 +59,7 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
             <p class="muted small">${model.error.reason}</p>
           </div>
           <span class="gate-buttons">
-            ${renderProcessor(view.onProcessor)}
+            ${renderWays(view.ways)}
             <button type="button" class="primary" part="button" @click=${view.onRetry}>Try again</button>
           </span>
         </div>
@@ -70,7 +71,7 @@ export function renderGate(view: GateView): TemplateResult | typeof nothing {
 }
 
 function renderOffer(
-  { name, licence, bytes, missing }: ModelState & { readonly state: "offered" },
+  { name, licence, bytes, missing, memory }: ModelState & { readonly state: "offered" },
   { address, device, onLoad }: GateView,
 ): TemplateResult {
   const { host } = new URL(address, document.baseURI);
@@ -91,19 +92,11 @@ function renderOffer(
       </button>
     </div>
     <p class="muted small">
-      It runs here: your photos and questions never leave this device. Its weights take ${megabytes(bytes)} of
-      memory, and looking at a photo takes more.
+      It runs here: your photos and questions never leave this device. It takes about ${megabytes(memory)} of
+      memory.${device?.kind === "cpu" && !fitsProcessor(memory) ? ` ${TOO_LARGE}` : ""}
     </p>
     ${renderNote(device)}
   </div>`;
-}
-
-/** A way on where the GPU can't. */
-export function renderProcessor(onProcessor: (() => void) | undefined): TemplateResult | typeof nothing {
-  if (!onProcessor) return nothing;
-  return html`<button type="button" class="processor" part="button" @click=${onProcessor}>
-    Use the processor
-  </button>`;
 }
 
 /** Says why the GPU is not used, where it is not. */

@@ -2,6 +2,7 @@
 
 import type { LitElement, ReactiveController } from "lit";
 import { GromaError } from "../engine/index.js";
+import { fetchPhoto } from "../engine/source.js";
 import { Session, type Listener, type Maker, type Settings } from "./session.js";
 
 /** What the element was told by its page. */
@@ -102,7 +103,8 @@ export class Life implements ReactiveController {
     // Taken out of the page meanwhile.
     if (this.session !== session) return;
     this.#visible?.disconnect();
-    if (load === "eager") await session.load();
+    // What could not even be offered waits for the reader to try again.
+    if (load === "eager" && session.model.state === "offered") await session.load();
     else if (this.#mayStart) await session.startCached();
     else if (load === "visible") this.#startWhenSeen();
   }
@@ -122,14 +124,11 @@ export class Life implements ReactiveController {
     this.#fetching = fetching;
     const current = () => !fetching.signal.aborted && this.#wishes().src === src && this.#host.isConnected;
     try {
-      const response = await fetch(src, { signal: fetching.signal });
-      if (!response.ok) throw new Error(`its host answered ${response.status}`);
-      const blob = await response.blob();
+      const blob = await fetchPhoto(src, fetching.signal);
       if (current()) await this.#show(blob, alt || nameOf(src), true);
-    } catch (cause) {
+    } catch (error) {
       if (!current()) return;
-      const why = cause instanceof Error ? cause.message : String(cause);
-      this.error = new GromaError("image-unreadable", `The photo could not be fetched: ${why}.`, { src });
+      this.error = GromaError.wrap(error);
       this.#listener.failed?.(this.error);
       this.#listener.changed();
     }

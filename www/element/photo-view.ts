@@ -17,6 +17,8 @@ import type { Zoom } from "./zoom.js";
 export interface PhotoView {
   readonly chosen: Chosen;
   readonly alt: string;
+  /** The language of `alt`; empty where it is the element's own. */
+  readonly lang: string;
   /** The answer whose boxes are coloured. */
   readonly turn: Turn | undefined;
   /** Whether boxes that no phrase is tied to are shown as well. */
@@ -62,6 +64,7 @@ export function renderPhoto(given: PhotoView): TemplateResult {
         part="photo"
         src=${chosen.url}
         alt=${view.alt || chosen.name}
+        lang=${view.lang || nothing}
         draggable="false"
         @load=${(event: Event) => {
           const image = event.target as HTMLImageElement;

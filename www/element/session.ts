@@ -10,6 +10,7 @@ import {
   type CreateOptions,
   type DeviceChoice,
   type DeviceWish,
+  type Info,
   type LoadProgress,
   type ModelSize,
   type OpenOptions,
@@ -86,6 +87,14 @@ export interface Maker {
   choose(wish: DeviceWish): Promise<DeviceChoice>;
 }
 
+// A wasm module's memory has 4 GiB at most, of which browsers don't give all, and reading takes some.
+const PROCESSOR_MAX = 3e9;
+
+/** Whether a model that takes these bytes can run on the processor. */
+export function fitsProcessor(memory: number): boolean {
+  return memory <= PROCESSOR_MAX;
+}
+
 const maker: Maker = {
   create: (options) => Groma.create(options),
   size: (options) => Groma.size(options),
@@ -101,6 +110,10 @@ export class Session {
   readonly #listener: Listener;
   readonly #maker: Maker;
   #settings: Settings;
+  /** Bytes that the model takes while it works, once they are known. */
+  #memory = 0;
+  /** What was said to run. */
+  #info: Info | undefined;
   #loading: AbortController | undefined;
   #opening: AbortController | undefined;
   #answering: AbortController | undefined;
@@ -124,10 +137,17 @@ export class Session {
     const settings = this.#settings;
     const { device: wish, model } = settings;
     try {
-      const [device, size] = await Promise.all([this.#maker.choose(wish), this.#maker.size({ model })]);
+      // Both, whatever becomes of one: a model that is too large for the processor is no way on where there is no GPU.
+      const [device, size] = await Promise.allSettled([
+        this.#maker.choose(wish),
+        this.#maker.size({ model }),
+      ]);
       if (this.#moved(settings)) return;
-      this.device = device;
-      this.#setModel({ state: "offered", ...size });
+      if (size.status === "fulfilled") this.#memory = size.value.memory;
+      if (device.status === "rejected") throw device.reason;
+      if (size.status === "rejected") throw size.reason;
+      this.device = device.value;
+      this.#setModel({ state: "offered", ...size.value });
     } catch (error) {
       if (!this.#moved(settings)) this.#fail(error, false);
     }
@@ -153,6 +173,8 @@ export class Session {
   async leaveModel(): Promise<void> {
     this.#loading?.abort();
     this.stop();
+    // Looking ends with its model; it was not stopped by anyone.
+    this.#opening = undefined;
     this.turns = [];
     const old = this.model;
     if (this.chosen) this.chosen = bare(this.chosen);
@@ -185,13 +207,8 @@ export class Session {
       });
       if (loading.signal.aborted) await groma.destroy();
       loading.signal.throwIfAborted();
-      this.device = {
-        kind: groma.info.device,
-        adapter: groma.info.adapter,
-        ...(groma.info.note ? { note: groma.info.note } : {}),
-      };
       this.#setModel({ state: "ready", groma });
-      this.#listener.ready?.(groma);
+      this.#tellDevice(groma);
       await this.#look();
     } catch (error) {
       if (!loading.signal.aborted) {
@@ -276,7 +293,8 @@ export class Session {
 
   /** Whether the processor may do what failed: it was the GPU that could not. */
   processorMay(error: GromaError): boolean {
-    if (this.#settings.device === "cpu" || this.device?.kind === "cpu") return false;
+    if (this.#settings.device === "cpu" || this.device?.kind === "cpu" || !fitsProcessor(this.#memory))
+      return false;
     // A trap is the engine's own memory, of which the processor needs more.
     const full = error.reason === "out-of-memory" && !("trap" in error.details);
     return full || error.reason === "no-webgpu" || error.reason === "device-lost";
@@ -303,40 +321,44 @@ export class Session {
     if (!chosen || chosen.photo || chosen.looking || this.model.state !== "ready") return;
     const opening = new AbortController();
     this.#opening = opening;
-    const update = (change: Partial<Chosen>) => {
-      const now = this.chosen;
-      if (!now || !this.#shows(chosen)) return;
-      this.chosen = { ...now, ...change };
+    const { groma } = this.model;
+    // Whether it is still this photo and this model.
+    const current = () => this.#opening === opening && this.chosen?.url === chosen.url;
+    const show = (found: Partial<Chosen>) => {
+      if (!current()) return;
+      this.chosen = { ...bare(chosen), ...found };
       this.#listener.changed();
     };
-    this.chosen = { ...bare(chosen), looking: { done: 0, total: 0 } };
-    this.#listener.changed();
+    show({ looking: { done: 0, total: 0 } });
     try {
-      const photo = await this.model.groma.open(chosen.blob, {
+      const photo = await groma.open(chosen.blob, {
         signal: opening.signal,
-        onProgress: (looking) => update({ looking }),
+        onProgress: (looking) => show({ looking }),
       });
-      if (!this.#shows(chosen)) {
+      if (!current()) {
         await photo.close();
         return;
       }
-      this.chosen = { ...bare(chosen), photo };
-      this.#listener.changed();
+      show({ photo });
+      this.#tellDevice(groma);
       this.#listener.regions?.(photo.regions);
     } catch (error) {
       const stopped = opening.signal.aborted;
       const wrapped = GromaError.wrap(error);
-      if (this.#opening === opening && this.#shows(chosen)) {
-        this.chosen = { ...bare(chosen), ...(stopped ? { halted: true } : { error: wrapped }) };
-        this.#listener.changed();
-      }
+      show(stopped ? { halted: true } : { error: wrapped });
       if (!stopped) this.#listener.failed?.(wrapped);
     }
   }
 
-  /** Whether it is still this photo. */
-  #shows({ url }: Chosen): boolean {
-    return this.chosen?.url === url;
+  /** Says what runs, where that is not what was said before: the engine may have started again on another device. */
+  #tellDevice(groma: OpenModel): void {
+    const { info } = groma;
+    if (info === this.#info) return;
+    this.#info = info;
+    const { device, adapter, note } = info;
+    this.device = { kind: device, adapter, ...(note ? { note } : {}) };
+    this.#listener.changed();
+    this.#listener.ready?.(groma);
   }
 
   async #follow(id: number, answer: Answer): Promise<void> {
@@ -346,6 +368,7 @@ export class Session {
         segments[segment.index] = segment;
         return { state: "answering", segments };
       });
+      if (this.model.state === "ready") this.#tellDevice(this.model.groma);
       if (turn) this.#listener.segment?.(turn, segment);
     }
   }

@@ -14,11 +14,11 @@ export interface InvitationView {
   readonly readonly: boolean;
 }
 
-/** Draws what is there before a photo. */
+/** Draws what is there before a photo. A click on it takes the focus, so that what is pasted then comes here. */
 export function renderInvitation(view: InvitationView): TemplateResult {
   if (view.readonly) return html`<slot name="poster"></slot>`;
   return html`<slot name="poster">
-      <div class="invitation">
+      <div class="invitation" tabindex="-1">
         <svg class="mark" viewBox="0 0 48 48" aria-hidden="true">
           <path
             d="M6 14V8a2 2 0 0 1 2-2h6M34 6h6a2 2 0 0 1 2 2v6M42 34v6a2 2 0 0 1-2 2h-6M14 42H8a2 2 0 0 1-2-2v-6"
@@ -94,6 +94,7 @@ export function renderStage(view: StageView): TemplateResult {
                 type="button"
                 class="quiet draw"
                 aria-pressed=${drawing.armed ? "true" : "false"}
+                @keydown=${drawing.keyDown}
                 @click=${(event: MouseEvent) => {
                   // A press of Enter or Space has no clicks to count.
                   if (event.detail === 0 && !drawing.armed) drawing.addByKeys();

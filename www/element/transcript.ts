@@ -4,22 +4,24 @@ import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
 import { joinText, type GromaError, type Region, type Segment, type Task } from "../engine/index.js";
 import { each } from "./each.js";
-import { renderProcessor } from "./gate.js";
 import type { Highlight } from "./highlight.js";
 import { colour } from "./palette.js";
 import type { Turn } from "./session.js";
+import { renderWays, type Way } from "./ways.js";
 import { seconds, wordsOf } from "./words.js";
 
 /** What the transcript shows. */
 export interface TranscriptView {
   readonly turns: readonly Turn[];
+  /** The language of questions and answers; empty where it is the element's own. */
+  readonly lang: string;
   readonly highlight: Highlight;
   /** A phrase was pointed at: its answer's boxes are to be shown. */
   readonly onShow: (turn: number) => void;
   /** A question that failed is put once more; without it that is not offered. */
   readonly onAgain: ((task: Task) => void) | undefined;
-  /** Puts it once more without the GPU; nothing where that would not help. */
-  readonly onProcessor: (task: Task, error: GromaError) => (() => void) | undefined;
+  /** Other ways to put it once more. */
+  readonly ways: (task: Task, error: GromaError) => readonly Way[];
 }
 
 /** Draws all turns. */
@@ -34,7 +36,7 @@ export function renderTranscript(view: TranscriptView): TemplateResult {
 function renderTurn(turn: Turn, view: TranscriptView): TemplateResult {
   const going = turn.state === "waiting" || turn.state === "answering";
   return html`<article class="turn">
-    <p class="question" part="question">${taskTag(turn.task)}${taskText(turn.task)}</p>
+    <p class="question" part="question">${taskTag(turn.task)}${renderAsked(turn.task, view.lang)}</p>
     <div class="answer" part="answer" aria-busy=${going ? "true" : "false"}>
       ${turn.state === "waiting" ? html`<span class="dots" aria-label="Answering"><i></i><i></i><i></i></span>` : nothing}
       ${renderSegments(turn, view)}${turn.state === "answering" ? html`<span class="caret" aria-hidden="true"></span>` : nothing}
@@ -45,7 +47,7 @@ function renderTurn(turn: Turn, view: TranscriptView): TemplateResult {
 }
 
 function renderProblem(task: Task, error: GromaError, view: TranscriptView): TemplateResult {
-  const { onAgain, onProcessor } = view;
+  const { onAgain, ways } = view;
   return html`<div class="problem" role="alert">
       <p>${error.message}</p>
       <p class="muted small">${error.reason}</p>
@@ -54,7 +56,7 @@ function renderProblem(task: Task, error: GromaError, view: TranscriptView): Tem
       onAgain
         ? html`<button type="button" class="quiet again" @click=${() => onAgain(task)}>Ask again</button>`
         : nothing
-    }${renderProcessor(onProcessor(task, error))}`;
+    }${renderWays(ways(task, error))}`;
 }
 
 function renderSegments(turn: Turn, view: TranscriptView): TemplateResult | typeof nothing {
@@ -63,7 +65,7 @@ function renderSegments(turn: Turn, view: TranscriptView): TemplateResult | type
     return turn.state === "done" ? html`<p class="nothing">${nothingFound(turn.task)}</p>` : nothing;
   }
   const { phrases, regions } = colour(turn.segments);
-  return html`<p>
+  return html`<p lang=${view.lang || nothing}>
     ${said.map((segment, at) => {
       const space = at > 0 && joinText([{ text: "x" }, segment]).startsWith("x ") ? " " : "";
       return segment.regions.length > 0
@@ -92,7 +94,6 @@ function renderPhrase(
     part="phrase"
     class=${classMap({ phrase: true, bare: segment.text === "", [`c${own}`]: true, active })}
     aria-pressed=${highlight.isPinned(target) ? "true" : "false"}
-    aria-label=${spokenSegment(segment)}
     @pointerenter=${point}
     @pointerleave=${() => highlight.point(undefined)}
     @focus=${point}
@@ -105,7 +106,8 @@ function renderPhrase(
       if (event.key === "Escape") highlight.clear();
     }}
   >
-    <span class="words">${segment.text || `${segment.regions.length} found`}</span>${segment.regions.map(
+    <span class="words">${segment.text || `${segment.regions.length} found`}</span
+    ><span class="unseen">${regionWord(segment.regions)}</span>${segment.regions.map(
       (region) => html`<span class="chip c${colours.get(region.id) ?? own}">${region.id}</span>`,
     )}
   </button>`;
@@ -127,9 +129,11 @@ function taskTag(task: Task): TemplateResult | typeof nothing {
   return tag ? html`<span class="tag">${tag}</span> ` : nothing;
 }
 
-function taskText(task: Task): string {
-  if (task.kind === "caption") return "What is in this box?";
-  return task.kind === "describe" ? "Describe this photo." : wordsOf(task);
+/** What was asked: in the element's words, or in the reader's. */
+function renderAsked(task: Task, lang: string): TemplateResult {
+  if (task.kind === "caption") return html`What is in this box?`;
+  if (task.kind === "describe") return html`Describe this photo.`;
+  return html`<span lang=${lang || nothing}>${wordsOf(task)}</span>`;
 }
 
 function nothingFound(task: Task): string {
@@ -139,7 +143,8 @@ function nothingFound(task: Task): string {
 /** A closed piece of an answer as a screen reader should say it. */
 export function spokenSegment({ text, regions }: Segment): string {
   if (regions.length === 0) return text;
-  return `${text || "Found"}, ${regions.length === 1 ? "region" : "regions"} ${numbers(regions)}`;
+  const ids = regions.map(({ id }) => id).join(", ");
+  return `${text || `${regions.length} found`}, ${regionWord(regions)} ${ids}`;
 }
 
 /** How an answer ended, as a screen reader should say it after its pieces. */
@@ -149,6 +154,6 @@ export function spokenEnd(turn: Turn): string {
   return empty ? nothingFound(turn.task) : "End of the answer.";
 }
 
-function numbers(regions: readonly Region[]): string {
-  return regions.map(({ id }) => id).join(", ");
+function regionWord(regions: readonly Region[]): string {
+  return regions.length === 1 ? "region" : "regions";
 }

@@ -2,15 +2,15 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import type { GromaError, Task } from "../engine/index.js";
-import { renderProcessor } from "./gate.js";
+import { renderWays, type Way } from "./ways.js";
 import { IDEAS, type TaskName } from "./words.js";
 
 /** What the welcome shows and does. */
 export interface WelcomeView {
   /** Why there is no photo. */
   readonly error: GromaError | undefined;
-  /** Goes on without the GPU; offered where that may help. */
-  readonly onProcessor: (() => void) | undefined;
+  /** Ways on where there is an error. */
+  readonly ways: readonly Way[];
   /** Whether the photo was looked at. */
   readonly looked: boolean;
   /** What may be asked. */
@@ -26,7 +26,7 @@ export function renderWelcome(view: WelcomeView): TemplateResult {
         <p>${view.error.message}</p>
         <p class="muted small">${view.error.reason}</p>
       </div>
-      ${renderProcessor(view.onProcessor)}`;
+      ${renderWays(view.ways)}`;
   }
   if (!view.looked) {
     return html`<p class="welcome muted">

@@ -39,6 +39,10 @@ export const NOTES: Record<DeviceNote, string> = {
   forced: "The model runs on the processor, as asked for.",
 };
 
+/** Why the processor is no way for a model. */
+export const TOO_LARGE =
+  "That is more than a browser gives the processor's way of running it (3 GB): loading it will fail.";
+
 /** What was typed for a task. */
 export function wordsOf(task: Task): string {
   switch (task.kind) {

@@ -6,7 +6,7 @@
 import { abortable } from "./abort.js";
 import type { Connection } from "./connection.js";
 import { chooseDevice, type DeviceWish } from "./device.js";
-import { GromaError } from "./error.js";
+import { closed, GromaError } from "./error.js";
 import { discard, retire, takeConnection } from "./lines.js";
 import type { Debug, DeviceChoice, Info, LoadProgress } from "./types.js";
 
@@ -35,9 +35,11 @@ export class Backend {
   #holders = 0;
   #generation = 0;
   #line: Connection | undefined;
-  #starting: Promise<Info> | undefined;
-  /** Set while the engine can be used. */
+  #starting: Promise<void> | undefined;
+  /** Of the newest start that went well. */
   #info: Info | undefined;
+  /** Whether that start can still be used. */
+  #usable = false;
 
   private constructor(key: string, wish: Wish) {
     this.#key = key;
@@ -45,11 +47,7 @@ export class Backend {
   }
 
   /** The backend for a wish, loaded; whoever comes second waits for the same loading. To be released. */
-  static async acquire(
-    wish: Wish,
-    report: Report,
-    signal: AbortSignal | undefined,
-  ): Promise<{ backend: Backend; info: Info }> {
+  static async acquire(wish: Wish, report: Report, signal: AbortSignal | undefined): Promise<Backend> {
     const key = keyOf(wish);
     const backend = backends.get(key) ?? new Backend(key, wish);
     backends.set(key, backend);
@@ -57,7 +55,8 @@ export class Backend {
     backend.#reports.add(report);
     if (backend.#last) report(backend.#last);
     try {
-      return { backend, info: await abortable(backend.#start(), signal) };
+      await abortable(backend.#start(), signal);
+      return backend;
     } catch (error) {
       await backend.release();
       throw error;
@@ -77,12 +76,19 @@ export class Backend {
     if (!line) return;
     retire(line);
     await line.call("destroy", null).catch(() => undefined);
-    discard(line, new GromaError("closed", "This engine was destroyed. Create a new one."));
+    discard(line, closed("engine"));
   }
 
   /** Which start of the engine this is; 0 while there is none to use. */
   get generation(): number {
-    return this.#info && !this.#line?.broken ? this.#generation : 0;
+    return this.#usable && !this.#line?.broken ? this.#generation : 0;
+  }
+
+  /** What was loaded last. */
+  get info(): Info {
+    // Who holds a backend waited for its first start.
+    if (!this.#info) throw closed("engine");
+    return this.#info;
   }
 
   /**
@@ -95,20 +101,20 @@ export class Backend {
       const line = this.#line;
       const generation = this.generation;
       // It may have failed again between its start and now.
-      if (!line || generation === 0) throw line?.broken ?? closed();
+      if (!line || generation === 0) throw line?.broken ?? closed("engine");
       try {
         return await use(line, generation);
       } catch (error) {
         if (!(error instanceof GromaError) || error.reason !== "device-lost") throw error;
-        if (this.#generation === generation) this.#info = undefined;
+        if (this.#generation === generation) this.#usable = false;
         if (again || signal?.aborted) throw error;
       }
     }
   }
 
-  #start(): Promise<Info> {
-    if (this.#life.signal.aborted) return Promise.reject(closed());
-    if (this.#info && !this.#line?.broken) return Promise.resolve(this.#info);
+  #start(): Promise<void> {
+    if (this.#life.signal.aborted) return Promise.reject(closed("engine"));
+    if (this.generation > 0) return Promise.resolve();
     if (this.#starting) return this.#starting;
     const starting = this.#load().finally(() => {
       if (this.#starting === starting) this.#starting = undefined;
@@ -117,11 +123,12 @@ export class Backend {
     return starting;
   }
 
-  async #load(): Promise<Info> {
+  async #load(): Promise<void> {
     const { device, model } = this.#wish;
     // What was to fail has failed.
     const { fault, ...rest } = this.#wish.debug;
     const debug = this.#generation === 0 && fault ? { fault, ...rest } : rest;
+    this.#usable = false;
     const choice = await abortable(chooseDevice(device, debug), this.#life.signal);
     if (!this.#line || this.#line.broken) this.#line = takeConnection();
     const line = this.#line;
@@ -140,7 +147,7 @@ export class Backend {
     this.#last = undefined;
     this.#generation++;
     this.#info = info;
-    return info;
+    this.#usable = true;
   }
 
   #tell(progress: LoadProgress): void {
@@ -153,8 +160,4 @@ export class Backend {
 function keyOf({ model, device, debug: { numerics = "fast", ...debug } }: Wish): string {
   const folder = model.replace(/model\.json$/, "").replace(/\/$/, "");
   return JSON.stringify([folder, device, numerics, debug]);
-}
-
-function closed(): GromaError {
-  return new GromaError("closed", "This engine was destroyed. Create a new one.");
 }

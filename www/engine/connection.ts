@@ -80,8 +80,12 @@ export class Connection {
           reject(ours && signal?.aborted ? abortReason(signal) : error);
         },
       });
-      // The pairing of method and arguments is checked by this method's own signature.
-      this.#port.postMessage({ type: "call", id, method, args } as ToWorker, transfer);
+      try {
+        // The pairing of method and arguments is checked by this method's own signature.
+        this.#port.postMessage({ type: "call", id, method, args } as ToWorker, transfer);
+      } catch (error) {
+        this.#pending.get(id)?.reject(uncopied(error));
+      }
     });
   }
 
@@ -116,4 +120,10 @@ export class Connection {
       }
     }
   }
+}
+
+/** What a program passed in can't be copied to the worker: a proxy of a framework, a function, an object of the page. */
+function uncopied(error: unknown): GromaError {
+  const cause = error instanceof Error ? error.message : String(error);
+  return new GromaError("usage", `This can't be given to the engine: ${cause} Give plain values.`, { cause });
 }

@@ -14,6 +14,10 @@ const NO_WORDS = { description: "", vendor: "", architecture: "", isFallbackAdap
 /** Chooses the device: with "auto" the GPU unless there is none or only a software adapter. */
 export async function chooseDevice(wish: DeviceWish, debug: Debug = {}): Promise<DeviceChoice> {
   if (wish === "cpu") return { kind: "cpu", adapter: "", note: "forced" };
+  if (wish === "auto" && debug.webgpu === "software")
+    return { kind: "cpu", adapter: "", note: "software-adapter" };
+  // Whatever there is: it is not there any more when the worker asks for it.
+  if (debug.webgpu === "gone") return { kind: "gpu", adapter: "" };
   const gpu = debug.webgpu === "none" ? undefined : (globalThis.navigator as Navigator | undefined)?.gpu;
   const adapter =
     gpu && debug.webgpu !== "no-adapter"

@@ -92,6 +92,16 @@ export function aborted(): GromaError {
   return new GromaError("aborted", "Stopped on request.");
 }
 
+const CLOSED = {
+  engine: "This engine was destroyed. Create a new one.",
+  photo: "This photo was closed. Open it again.",
+} as const;
+
+/** Nothing is to be had of it any more. */
+export function closed(what: keyof typeof CLOSED): GromaError {
+  return new GromaError("closed", CLOSED[what]);
+}
+
 /** What an aborted signal rejects with: the caller's own reason where it gave one. */
 export function abortReason(signal: AbortSignal): unknown {
   const reason: unknown = signal.reason;

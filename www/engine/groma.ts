@@ -5,7 +5,7 @@
 import { abortable } from "./abort.js";
 import { Backend } from "./backend.js";
 import type { DeviceWish } from "./device.js";
-import { abortReason, GromaError } from "./error.js";
+import { abortReason, closed, GromaError } from "./error.js";
 import { askStore } from "./lines.js";
 import { Photo, type PhotoInput, type OpenOptions } from "./photo.js";
 import { toSource } from "./source.js";
@@ -44,16 +44,19 @@ export class DownloadProgressEvent extends Event {
 
 /** A model that is ready to look at photos. Several of the same model and device share one engine and one download. */
 export class Groma {
-  readonly info: Info;
   readonly #backend: Backend;
   readonly #photos = new Set<Photo>();
   #destroyed: Promise<void> | undefined;
   /** Lets go of the signal that would end this engine. */
   #leave: (() => void) | undefined;
 
-  private constructor(backend: Backend, info: Info) {
+  private constructor(backend: Backend) {
     this.#backend = backend;
-    this.info = info;
+  }
+
+  /** What runs; another object where the engine had to start again, which may be on another device. */
+  get info(): Info {
+    return this.#backend.info;
   }
 
   /**
@@ -67,9 +70,9 @@ export class Groma {
     });
   }
 
-  /** The model's name, its licences, its bytes, and how many of them would have to be downloaded. */
+  /** The model's name, its licences, its bytes, how many of them would have to be downloaded, and the memory that it takes. */
   static async size(options: ModelOptions): Promise<ModelSize> {
-    return askStore("size", { model: absolute(options.model) });
+    return askStore("size", { model: absolute(options.model), debug: options.debug ?? {} });
   }
 
   /** What is cached. */
@@ -99,9 +102,10 @@ export class Groma {
     // So that the browser does not clear the weights away when space gets short; it may say no.
     void (globalThis.navigator.storage as StorageManager | undefined)?.persist().catch(() => false);
     const wish = { model: absolute(options.model), device, debug };
-    const { backend, info } = await Backend.acquire(wish, report, signal);
-    report({ phase: "prepare", fraction: 1, bytes: info.bytes, totalBytes: info.bytes, cached: false });
-    const groma = new Groma(backend, info);
+    const backend = await Backend.acquire(wish, report, signal);
+    const { bytes } = backend.info;
+    report({ phase: "prepare", fraction: 1, bytes, totalBytes: bytes, cached: false });
+    const groma = new Groma(backend);
     // Given up while the last event was told.
     if (signal?.aborted) {
       await groma.destroy();
@@ -116,12 +120,17 @@ export class Groma {
   /** Looks at a photo: everything that can be known before a question. */
   async open(photo: PhotoInput, options: OpenOptions = {}): Promise<Photo> {
     this.#check();
-    const source = await abortable(toSource(photo, options.signal), options.signal);
-    this.#check();
-    const opening = Photo.open(this.#backend, source, options, () => this.#photos.delete(result));
+    const making = toSource(photo, options.signal);
+    const opening = abortable(making, options.signal).then((source) => {
+      this.#check();
+      return Photo.open(this.#backend, source, options, () => this.#photos.delete(result));
+    });
     const result = await opening.catch((error: unknown) => {
-      // Our own copy, of no use without its photo.
-      if ("bitmap" in source) source.bitmap.close();
+      // Our own copy, of no use without its photo; it may still be on its way.
+      making.then(
+        (source) => "bitmap" in source && source.bitmap.close(),
+        () => undefined,
+      );
       throw error;
     });
     if (this.#destroyed || options.signal?.aborted) {
@@ -148,7 +157,7 @@ export class Groma {
   }
 
   #check(): void {
-    if (this.#destroyed) throw new GromaError("closed", "This engine was destroyed. Create a new one.");
+    if (this.#destroyed) throw closed("engine");
   }
 }
 

@@ -1,7 +1,7 @@
 /** The page's workers: one for each engine in use, and at most one more that only looks into the store. */
 
 import { Connection } from "./connection.js";
-import type { GromaError } from "./error.js";
+import { GromaError } from "./error.js";
 import type { Methods, StoreMethod } from "./protocol.js";
 
 const taken = new Set<Connection>();
@@ -9,11 +9,20 @@ const taken = new Set<Connection>();
 let spare: Connection | undefined;
 
 function connect(): Connection {
-  const worker = new Worker(new URL("../worker/worker.ts", import.meta.url), {
-    type: "module",
-    name: "groma",
-  });
-  return new Connection(worker);
+  try {
+    const worker = new Worker(new URL("../worker/worker.ts", import.meta.url), {
+      type: "module",
+      name: "groma",
+    });
+    return new Connection(worker);
+  } catch (error) {
+    if (!(error instanceof DOMException && error.name === "SecurityError")) throw error;
+    throw new GromaError(
+      "usage",
+      "The engine's files are on another site, and browsers start workers only from the page's own. Put the folder groma/ beside the page.",
+      { cause: error.message },
+    );
+  }
 }
 
 /** A line for an engine. */

@@ -6,7 +6,7 @@ import { abortable } from "./abort.js";
 import { Answer } from "./answer.js";
 import type { Backend } from "./backend.js";
 import type { Connection } from "./connection.js";
-import { GromaError } from "./error.js";
+import { closed } from "./error.js";
 import type { Opened, PhotoSource, Said, StageProgress } from "./protocol.js";
 import type { AnswerResult, Box, Region, Segment, Task, TaskRequest } from "./types.js";
 
@@ -125,14 +125,14 @@ export class Photo {
     const signal = options.signal ? AbortSignal.any([options.signal, this.#life.signal]) : this.#life.signal;
     const request = { task, maxTokens, temperature, seed };
     return new Answer((onSegment) => {
-      if (this.#life.signal.aborted) return Promise.reject(closed());
+      if (this.#life.signal.aborted) return Promise.reject(closed("photo"));
       return this.#answer(request, onSegment, signal);
     }, signal);
   }
 
   /** Begins a new conversation about the same photo. */
   async reset(): Promise<void> {
-    if (this.#life.signal.aborted) throw closed();
+    if (this.#life.signal.aborted) throw closed("photo");
     this.#said = [];
     // A photo on its way to another engine still tells it the old conversation.
     await this.#moving?.catch(() => undefined);
@@ -161,12 +161,12 @@ export class Photo {
     onSegment: (segment: Segment) => void,
     signal: AbortSignal,
   ): Promise<AnswerResult> {
-    const seen = new Set<string>();
+    // How far each segment is: an answer that is begun again says nothing twice.
+    const seen: Segment[] = [];
     const onEvent = (segment: Segment) => {
-      // An answer that is begun again says nothing twice.
-      const key = JSON.stringify(segment);
-      if (seen.has(key)) return;
-      seen.add(key);
+      const last = seen[segment.index];
+      if (last && (last.closed || (!segment.closed && segment.text.length <= last.text.length))) return;
+      seen[segment.index] = segment;
       onSegment(segment);
     };
     const said = this.#said;
@@ -211,8 +211,4 @@ interface Place {
   readonly line: Connection;
   readonly generation: number;
   readonly id: number;
-}
-
-function closed(): GromaError {
-  return new GromaError("closed", "This photo was closed. Open it again.");
 }

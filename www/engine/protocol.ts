@@ -48,7 +48,7 @@ export interface CachedEntry {
 /** Every method: what it takes, what it reports on the way, what it gives. */
 export interface Methods {
   availability: { args: { model: string; debug: Debug }; event: never; result: Availability };
-  size: { args: { model: string }; event: never; result: ModelSize };
+  size: { args: { model: string; debug: Debug }; event: never; result: ModelSize };
   models: { args: null; event: never; result: readonly CachedEntry[] };
   forget: { args: { url: string }; event: never; result: null };
   load: { args: { model: string; device: DeviceChoice; debug: Debug }; event: LoadProgress; result: Info };

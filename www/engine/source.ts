@@ -10,10 +10,11 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
   // A copy: the caller may close or change its own, and the photo may have to be looked at again.
   try {
     if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
-      return { bitmap: await createImageBitmap(photo) };
+      return { bitmap: readable(await createImageBitmap(photo)) };
     if (typeof ImageData !== "undefined" && photo instanceof ImageData)
       return { pixels: structuredClone(photo) };
   } catch (error) {
+    if (error instanceof GromaError) throw error;
     throw new GromaError(
       "image-unreadable",
       "This picture has no pixels any more: it was closed or given away.",
@@ -30,7 +31,7 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
     } catch (error) {
       // Its address may be gone, as those of files are that were given back; what it shows is there still.
       const bitmap = signal?.aborted ? undefined : await createImageBitmap(photo).catch(() => undefined);
-      if (bitmap) return { bitmap };
+      if (bitmap) return { bitmap: readable(bitmap) };
       throw error;
     }
   }
@@ -42,7 +43,25 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
   );
 }
 
-async function fetchPhoto(url: string, signal?: AbortSignal): Promise<Blob> {
+/** A bitmap whose pixels may be read; those of a picture that another site gave for showing only may not, nor may they cross. */
+function readable(bitmap: ImageBitmap): ImageBitmap {
+  const context = new OffscreenCanvas(1, 1).getContext("2d");
+  context?.drawImage(bitmap, 0, 0);
+  try {
+    context?.getImageData(0, 0, 1, 1);
+  } catch (error) {
+    bitmap.close();
+    throw new GromaError(
+      "image-unreadable",
+      "The pixels of this picture can't be read: it is from another site. Have its host allow that (CORS), and give the image the attribute crossorigin.",
+      { cause: String(error) },
+    );
+  }
+  return bitmap;
+}
+
+/** Fetches a photo; a failure says what to do. */
+export async function fetchPhoto(url: string, signal?: AbortSignal): Promise<Blob> {
   let response: Response;
   try {
     response = await fetch(url, signal ? { signal } : {});

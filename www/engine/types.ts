@@ -115,6 +115,8 @@ export interface ModelSize {
   readonly bytes: number;
   /** How many of them are not on this machine. */
   readonly missing: number;
+  /** About how many bytes of memory it takes while it answers about a photo. */
+  readonly memory: number;
 }
 
 /** What loading is doing. */
@@ -138,8 +140,12 @@ export interface Debug {
   readonly numerics?: "exact" | "fast";
   /** Keep nothing: weights stay in memory, as where the browser offers no storage. */
   readonly storage?: "memory";
-  /** As in a browser without WebGPU, or without a graphics adapter. */
-  readonly webgpu?: "none" | "no-adapter";
+  /** As in a browser without WebGPU, without a graphics adapter, with a software one only, or whose adapter is gone by the time the model is loaded. */
+  readonly webgpu?: "none" | "no-adapter" | "software" | "gone";
+  /** As in a browser that turns WebP files by their EXIF orientation, or that shows them as they lie. */
+  readonly webp?: "turned" | "unturned";
+  /** As on an address that is neither https nor localhost. */
+  readonly address?: "insecure";
   /** What the GPU device is told to do without. */
   readonly gpu?: DebugGpu;
   /** What is to fail, once. */

@@ -17,7 +17,8 @@ export function fillAbout(list: HTMLElement, info: Info | undefined, timing: Tim
       ]
     : [["Model", "not loaded yet"]];
   if (info?.note) rows.push(["Why not the graphics card", NOTES[info.note]]);
-  if (timing) rows.push(["Last answer", times(timing)]);
+  // An answer that was stopped before it began took no time.
+  if (timing && timing.prompt > 0) rows.push(["Last answer", times(timing)]);
   list.replaceChildren(...rows.flatMap(([term, text]) => [cell("dt", term), cell("dd", text)]));
 }
 

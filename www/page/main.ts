@@ -8,7 +8,7 @@ import { Camera } from "./camera.js";
 import { part } from "./dom.js";
 import { ModelChoice } from "./model-choice.js";
 import { Samples } from "./samples.js";
-import { readSetting, writeSetting } from "./setting.js";
+import { ownModel, readSetting, writeSetting } from "./setting.js";
 import { Share } from "./share.js";
 
 const chat = part(document, "groma-chat", GromaChat);
@@ -22,7 +22,10 @@ chat.device = setting.device;
 if (setting.exact) chat.numerics = "exact";
 if (setting.task) chat.task = setting.task;
 if (setting.question !== undefined) chat.question = setting.question;
+// They wait for the sample, or for the first photo that is opened, and are brought inside it.
+if (setting.boxes) chat.boxes = setting.boxes;
 chat.model = setting.model;
+chat.smaller = ownModel();
 
 chat.addEventListener("groma-ready", ({ detail }) => {
   info = detail;
@@ -67,21 +70,17 @@ for (const button of document.querySelectorAll("dialog [data-does=close]")) {
   button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 
+const update = part(document, "#update", HTMLElement);
+let apply: (() => void) | undefined;
+part(update, "button", HTMLButtonElement).addEventListener("click", () => apply?.());
 window.addEventListener("groma-update", ({ detail }) => {
-  const update = part(document, "#update", HTMLElement);
   update.hidden = false;
-  part(update, "button", HTMLButtonElement).addEventListener("click", () => detail.apply());
+  ({ apply } = detail);
 });
 
 void samples.show(part(document, "#samples", HTMLElement)).then(async () => {
   if (setting.sample) await samples.open(setting.sample);
 });
-// Boxes belong to a photo: the sample, or the next one that is opened.
-if (setting.boxes) {
-  const { boxes } = setting;
-  chat.addEventListener("groma-regions", () => (chat.boxes = boxes), { once: true });
-}
-
 function words({ device: kind, model }: Info): string {
   return `${model} · ${kind === "gpu" ? "GPU" : "CPU"}`;
 }

@@ -2,6 +2,7 @@
 
 import { GromaError } from "../engine/error.js";
 import type { PhotoSource } from "../engine/protocol.js";
+import type { Debug } from "../engine/types.js";
 import type { Picture } from "./engine.js";
 
 // As in the engine's own decoder.
@@ -10,7 +11,7 @@ const MAX_PIXELS = 100e6;
 const MAX_BYTES = 512 * 1024 * 1024;
 
 /** A photo in the form that the engine takes. */
-export async function toPicture(source: PhotoSource): Promise<Picture> {
+export async function toPicture(source: PhotoSource, debug: Debug = {}): Promise<Picture> {
   if ("pixels" in source) return fromPixels(source.pixels);
   if ("bitmap" in source) return fromBitmap(source.bitmap);
   const { blob } = source;
@@ -21,7 +22,8 @@ export async function toPicture(source: PhotoSource): Promise<Picture> {
     const size = `${Math.round(blob.size / 1e6)} MB, at most ${Math.round(MAX_BYTES / 1e6)} can be read`;
     throw new GromaError("image-too-large", `This picture's file has ${size}. Try a smaller one.`);
   }
-  return { bytes: new Uint8Array(await read(blob)), turned: !isWebP(head) || (await turnsWebP()) };
+  const turned = !isWebP(head) || (debug.webp ? debug.webp === "turned" : await turnsWebP());
+  return { bytes: new Uint8Array(await read(blob)), turned };
 }
 
 /** Whether the engine has a decoder for a file, by its first bytes. */

@@ -14,6 +14,8 @@ export interface Net {
 }
 
 const RETRY_MS = [300, 1000, 3000];
+// A connection that brings nothing for so long is given up and made anew: some never say that they are dead.
+const SILENCE_MS = 30_000;
 
 /** Where a part comes from and who wants to know. */
 export interface PartJob {
@@ -79,8 +81,27 @@ function stopIf(signal: AbortSignal): void {
   if (signal.aborted) throw aborted();
 }
 
-/** One request for what is not here yet; gives the reason why it ended. */
+/** One request for what is not here yet, given up where it falls silent; gives the reason why it ended. */
 async function fetchRest(writer: PartWriter, net: Net, job: PartJob): Promise<string> {
+  const silence = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silence.abort(), SILENCE_MS);
+  };
+  heard();
+  try {
+    const signal = AbortSignal.any([job.signal, silence.signal]);
+    return await request(writer, net, { ...job, signal }, heard);
+  } catch (error) {
+    if (silence.signal.aborted) return `nothing came for ${SILENCE_MS / 1000} seconds`;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function request(writer: PartWriter, net: Net, job: PartJob, heard: () => void): Promise<string> {
   const { part, url, signal, onBytes } = job;
   const headers: Record<string, string> = writer.size > 0 ? { Range: `bytes=${writer.size}-` } : {};
   const response = await net.fetch(url, { headers, signal, cache: "no-store" });
@@ -105,6 +126,7 @@ async function fetchRest(writer: PartWriter, net: Net, job: PartJob): Promise<st
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return "the connection was cut";
+      heard();
       if (writer.size + value.length > part.size) {
         // More than the part: leave the verdict to the hash.
         writer.append(value.subarray(0, part.size - writer.size));

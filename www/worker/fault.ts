@@ -1,4 +1,4 @@
-/** Failures on request: what tests and bug reports force by `debug.fault`. */
+/** Failures and slowness on request: what tests and bug reports force by `debug.fault` and `debug.gpu.mapLatencyMs`. */
 
 import type { Fault } from "../engine/types.js";
 
@@ -23,6 +23,19 @@ export function watchDevices(): void {
     const device = await request.apply(this, args);
     devices.add(device);
     return device;
+  };
+}
+
+/** Makes every readback from now on take this much longer. */
+export function slowReadbacks(ms: number): void {
+  if (typeof GPUBuffer === "undefined") return;
+  const prototype = GPUBuffer.prototype;
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own `this` below
+  const map = prototype.mapAsync;
+  prototype.mapAsync = async function (this: GPUBuffer, ...args) {
+    await map.apply(this, args);
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return undefined;
   };
 }
 

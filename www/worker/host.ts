@@ -1,16 +1,16 @@
 /** The worker's end of the line: one engine, its photos, and the order in which things happen. */
 
 import { abortable } from "../engine/abort.js";
-import { aborted, GromaError } from "../engine/error.js";
+import { aborted, closed, GromaError } from "../engine/error.js";
 import { isStoreMethod, type Method, type Methods, type ToPage, type ToWorker } from "../engine/protocol.js";
-import type { Fault, LoadProgress, Segment } from "../engine/types.js";
+import type { Debug, Fault, LoadProgress, Segment } from "../engine/types.js";
 import { toPicture } from "./decode.js";
 import type { Engine, EngineModel, EnginePhoto } from "./engine.js";
 import type { Library } from "./library.js";
 
 /** What the host is made of. */
 export interface Parts {
-  readonly library: (inMemory: boolean) => Promise<Library>;
+  readonly library: (debug: Debug) => Promise<Library>;
   readonly engine: () => Promise<Engine>;
   readonly post: (message: ToPage) => void;
   /** Lets something fail, for tests; settles when it has. */
@@ -44,6 +44,7 @@ export class Host {
   #nextPhoto = 1;
   #fault: { readonly kind: Fault["kind"]; after: number } | undefined;
   #failing: Promise<void> | undefined;
+  #debug: Debug = {};
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -81,11 +82,11 @@ export class Host {
 
   readonly #handlers: Handlers = {
     availability: async ({ model, debug }, { signal }) =>
-      (await this.#parts.library(debug.storage === "memory")).availability(model, signal),
-    size: async ({ model }, { signal }) => (await this.#parts.library(false)).size(model, signal),
-    models: async () => (await this.#parts.library(false)).list(),
+      (await this.#parts.library(debug)).availability(model, signal),
+    size: async ({ model, debug }, { signal }) => (await this.#parts.library(debug)).size(model, signal),
+    models: async () => (await this.#parts.library({})).list(),
     forget: async ({ url }) => {
-      await (await this.#parts.library(false)).forget(url);
+      await (await this.#parts.library({})).forget(url);
       return null;
     },
 
@@ -94,7 +95,7 @@ export class Host {
     open: ({ source }, { signal, event }) =>
       this.#alone(signal, async () => {
         const model = this.#ready();
-        const picture = await toPicture(source);
+        const picture = await toPicture(source, this.#debug);
         const photo = await model.open(picture, {
           signal,
           onProgress: (done, total) => event({ done, total }),
@@ -154,7 +155,7 @@ export class Host {
     { signal, event }: Context<"load">,
   ): Promise<Methods["load"]["result"]> {
     const { model, device, debug } = args;
-    const library = await this.#parts.library(debug.storage === "memory");
+    const library = await this.#parts.library(debug);
     let cached = true;
     let total = 0;
     const report = throttled((progress: LoadProgress) => event(progress));
@@ -169,7 +170,10 @@ export class Host {
     });
     this.#engine = await starting;
     this.#free();
+    this.#debug = debug;
     this.#fault = debug.fault && { ...debug.fault };
+    if (debug.webgpu === "gone" && device.kind === "gpu")
+      throw new GromaError("no-webgpu", "The graphics adapter is gone, as asked for.");
     const { manifest, reader } = pack;
     this.#model = await this.#engine.load(manifest.text, reader, {
       device: device.kind,
@@ -231,7 +235,7 @@ export class Host {
 
   #photo(id: number): EnginePhoto {
     const photo = this.#photos.get(id);
-    if (!photo) throw new GromaError("closed", "This photo was closed. Open it again.");
+    if (!photo) throw closed("photo");
     return photo;
   }
 

@@ -68,6 +68,7 @@ export class Library {
       licence: manifest.licence,
       bytes: manifest.total,
       missing: missing.reduce((sum, part) => sum + part.size, 0),
+      memory: manifest.memory,
     };
   }
 

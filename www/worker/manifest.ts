@@ -1,6 +1,7 @@
 /** A pack's description, `model.json`: foreign text until it has been checked. */
 
 import { GromaError } from "../engine/error.js";
+import { memoryOf } from "./memory.js";
 
 /** A piece of a file as the host serves it. */
 export interface Part {
@@ -23,6 +24,8 @@ export interface Manifest {
   readonly quantisation: Readonly<Record<string, string>>;
   readonly files: readonly PackFile[];
   readonly total: number;
+  /** Bytes of memory that it takes while it works. */
+  readonly memory: number;
   /** The text itself, for the engine. */
   readonly text: string;
 }
@@ -51,7 +54,7 @@ export function parseManifest(text: string): Manifest {
   const root = record(value, "it");
   if (root.format !== "groma-pack") throw invalid("its format is not “groma-pack”");
   if (root.version !== 1) throw invalid(`its version is ${JSON.stringify(root.version)}, this page reads 1`);
-  record(root.config, "config");
+  const config = record(root.config, "config");
   record(root.generation, "generation");
   const files = list(root.files, "files", MAX_FILES).map(file);
   unique(
@@ -77,6 +80,7 @@ export function parseManifest(text: string): Manifest {
     ),
     files,
     total,
+    memory: memoryOf(config, total),
     text,
   };
 }

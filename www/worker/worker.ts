@@ -2,9 +2,10 @@
 
 import { aborted, GromaError } from "../engine/error.js";
 import type { ToWorker } from "../engine/protocol.js";
+import type { Debug } from "../engine/types.js";
 import type { Net } from "./download.js";
 import type { Engine } from "./engine.js";
-import { fail, watchDevices } from "./fault.js";
+import { fail, slowReadbacks, watchDevices } from "./fault.js";
 import { Host } from "./host.js";
 import { Library, type Locks } from "./library.js";
 import { openStore } from "./opfs.js";
@@ -28,16 +29,15 @@ const net: Net = {
       signal.addEventListener("abort", abort, { once: true });
     }),
   sha256: async (bytes) => {
-    secure();
+    if (!isSecureContext) throw insecure();
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
     return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   },
 };
 
 /** The platform's own digests and locks are there on secure addresses only, as WebGPU and storage are. */
-function secure(): void {
-  if (isSecureContext) return;
-  throw new GromaError(
+function insecure(): GromaError {
+  return new GromaError(
     "io",
     "The model can only be checked on a secure address. Open this page by https or on localhost.",
   );
@@ -45,7 +45,7 @@ function secure(): void {
 
 const locks: Locks = {
   run: async (name, signal, run) => {
-    secure();
+    if (!isSecureContext) throw insecure();
     try {
       return await navigator.locks.request(name, { signal }, run);
     } catch (error) {
@@ -71,18 +71,31 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
   };
 }
 
+const refuse = () => Promise.reject(insecure());
 const kept = once(async () => new Library(await openStore(), net, locks));
 const unkept = once(() => Promise.resolve(new Library(new MemoryStore(), net, locks)));
+const unchecked = once(() =>
+  Promise.resolve(new Library(new MemoryStore(), { ...net, sha256: refuse }, { ...locks, run: refuse })),
+);
+/** Where models come from; not from where `debug` says that there is nothing. */
+function library({ address, storage }: Debug): Promise<Library> {
+  if (address === "insecure") return unchecked();
+  return storage === "memory" ? unkept() : kept();
+}
 const engine: () => Promise<Engine> = once(startEngine);
 
 const host = new Host({
-  library: (inMemory) => (inMemory ? unkept() : kept()),
+  library,
   engine,
   post: (message) => self.postMessage(message),
   fail,
 });
 
 self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-  if (data.type === "call" && data.method === "load" && data.args.debug.fault) watchDevices();
+  if (data.type === "call" && data.method === "load") {
+    const { fault, gpu } = data.args.debug;
+    if (fault) watchDevices();
+    if (gpu?.mapLatencyMs) slowReadbacks(gpu.mapLatencyMs);
+  }
   host.receive(data);
 };

@@ -39,7 +39,8 @@ fn fuzz(
     mut input: impl FnMut(&mut Random) -> Vec<u8>,
     target: impl Fn(&[u8]),
 ) {
-    let mut random = Random::new(number("GROMA_FUZZ_SEED", 1));
+    let seed = number("GROMA_FUZZ_SEED", 1);
+    let mut random = Random::new(seed);
     let time = Duration::from_secs_f64(number("GROMA_FUZZ_SECONDS", 15) as f64 * share);
     let start = Instant::now();
     let mut runs = 0u64;
@@ -51,7 +52,8 @@ fn fuzz(
         if bad {
             let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{runs}.bin"));
             fs::write(&kept, &data).unwrap();
-            eprintln!("{name}: run {runs}, {} MiB, {took:?}; the input is {}", bytes >> 20, kept.display());
+            let at = kept.display();
+            eprintln!("{name}: GROMA_FUZZ_SEED={seed}, run {runs}, {} MiB, {took:?}; the input is {at}", bytes >> 20);
         }
         if let Err(panic) = result {
             resume_unwind(panic);

@@ -1,6 +1,6 @@
 /** Colours, type, buttons and the two panes. */
 
-import { css } from "lit";
+import { css } from "./css.js";
 
 export const base = css`
   :host {
@@ -20,8 +20,10 @@ export const base = css`
     container: groma / size;
     background: var(--paper);
     color: var(--ink);
-    font: 400 1rem/1.55
+    /* What the reader set in the browser, unless the page tells another. */
+    font: 400 var(--groma-font-size, medium) / 1.55
       var(--groma-font, system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif);
+    --_groma-unit: 1em;
     text-align: start;
   }
 
@@ -169,6 +171,14 @@ export const base = css`
     color: var(--accent);
   }
 
+  /* Backgrounds go where the reader has colours of their own: a line tells what is pressed. */
+  @media (forced-colors: active) {
+    .quiet[aria-pressed="true"] {
+      outline: 2px solid Highlight;
+      outline-offset: -2px;
+    }
+  }
+
   .drop {
     position: absolute;
     inset: 0.75rem;
@@ -182,7 +192,7 @@ export const base = css`
     pointer-events: none;
   }
 
-  @container groma (max-width: 46rem) {
+  @container groma (max-width: 46em) {
     .shell {
       grid-template: "bar" auto "stage" auto "talk" minmax(0, 1fr) / minmax(0, 1fr);
     }

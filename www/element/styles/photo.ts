@@ -1,6 +1,6 @@
 /** The photo, its boxes, the invitation. */
 
-import { css } from "lit";
+import { css } from "./css.js";
 
 export const photo = css`
   .invitation {
@@ -299,7 +299,7 @@ export const photo = css`
     line-height: 1;
   }
 
-  @container groma (max-width: 46rem) {
+  @container groma (max-width: 46em) {
     .pane {
       margin: 0.5rem 0.5rem 0;
     }
@@ -321,7 +321,7 @@ export const photo = css`
     }
   }
 
-  @container groma (max-width: 26rem) {
+  @container groma (max-width: 26em) {
     .status {
       flex-basis: 100%;
       padding-inline: 0.45rem;

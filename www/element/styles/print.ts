@@ -1,6 +1,6 @@
 /** On paper: photo, boxes and answers, each whole. Stands last, so that it wins over what it takes away. */
 
-import { css } from "lit";
+import { css } from "./css.js";
 
 export const print = css`
   @media print {
@@ -28,7 +28,7 @@ export const print = css`
     .tools,
     .anew,
     .again,
-    .processor,
+    .way,
     .welcome {
       display: none;
     }

@@ -1,6 +1,6 @@
 /** Conversation, gate and composer. */
 
-import { css } from "lit";
+import { css } from "./css.js";
 
 export const talk = css`
   .log {
@@ -32,7 +32,8 @@ export const talk = css`
   }
 
   .anew {
-    margin: 1.25rem 0 0 -0.65rem;
+    margin-block-start: 1.25rem;
+    margin-inline-start: -0.65rem;
     color: var(--soft);
   }
 
@@ -45,7 +46,8 @@ export const talk = css`
     max-width: 90%;
     margin-inline-start: auto;
     padding: 0.45rem 0.85rem;
-    border-radius: 14px 14px 4px 14px;
+    border-radius: 14px;
+    border-end-end-radius: 4px;
     background: color-mix(in srgb, var(--ink) 8%, transparent);
     overflow-wrap: anywhere;
   }
@@ -68,10 +70,13 @@ export const talk = css`
   }
 
   .phrase {
+    /* What is only read out stays where it is. */
+    position: relative;
     display: inline;
     min-height: 0;
     margin: 0;
-    padding: 0.1em 0.15em 0.1em 0.2em;
+    padding-block: 0.1em;
+    padding-inline: 0.2em 0.15em;
     border: 0;
     border-radius: 5px;
     background: color-mix(in srgb, var(--c) 13%, transparent);
@@ -165,10 +170,11 @@ export const talk = css`
   }
 
   .again {
-    margin: 0.35rem 0 0 -0.65rem;
+    margin-block-start: 0.35rem;
+    margin-inline-start: -0.65rem;
   }
 
-  .problem ~ .processor {
+  .problem ~ .way {
     margin-block-start: 0.5rem;
   }
 
@@ -279,7 +285,8 @@ export const talk = css`
     display: flex;
     align-items: center;
     gap: 0.5rem;
-    padding: 0.3rem 0.3rem 0.3rem 0.85rem;
+    padding-block: 0.3rem;
+    padding-inline: 0.85rem 0.3rem;
     border: 1px solid var(--line);
     border-radius: 12px;
     background: var(--paper);
@@ -341,7 +348,7 @@ export const talk = css`
     color: var(--surface);
   }
 
-  @container groma (max-width: 46rem) {
+  @container groma (max-width: 46em) {
     .log {
       padding: 0.9rem 1rem;
     }
@@ -377,6 +384,20 @@ export const talk = css`
     .line,
     progress {
       border: 1px solid CanvasText;
+    }
+    /* What is nothing but a background keeps it. */
+    .caret,
+    .dots i {
+      background: CanvasText;
+      forced-color-adjust: none;
+    }
+    progress::-webkit-progress-value {
+      background: Highlight;
+      forced-color-adjust: none;
+    }
+    progress::-moz-progress-bar {
+      background: Highlight;
+      forced-color-adjust: none;
     }
   }
 `;
