@@ -54,7 +54,7 @@ async function ofPixels({ data, width, height }: ImageData): Promise<PhotoSource
   const pieces: Blob[] = [];
   for (let at = 0; at < data.length; at += PIECE) {
     if (at > 0) await pause();
-    pieces.push(new Blob([data.subarray(at, at + PIECE) as Uint8ClampedArray<ArrayBuffer>]));
+    pieces.push(new Blob([data.subarray(at, at + PIECE)]));
   }
   return { rgba: new Blob(pieces), width, height };
 }
