@@ -233,6 +233,21 @@ describe("after a failure", () => {
     await groma.destroy();
   });
 
+  test("a question is stopped while the engine starts again for it", async () => {
+    const { groma, photo } = await ready();
+    const { engine } = worker();
+    const stop = new AbortController();
+    const answer = photo.ask("a", { signal: stop.signal });
+    await until(() => engine.fail.length > 0);
+    engine.gate = new Promise(() => undefined);
+    engine.fail.shift()?.(lost());
+    await until(() => engine.log.filter((line) => line === "load").length === 2);
+    stop.abort();
+    await expect(answer.done).resolves.toMatchObject({ stopped: "aborted" });
+    await groma.destroy();
+    expect(worker().ended).toBe(true);
+  });
+
   test("info says what runs now, also where that is another device", async () => {
     const adapter = {
       info: { description: "A card", vendor: "", architecture: "", isFallbackAdapter: false },

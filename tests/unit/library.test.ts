@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
+import { aborted } from "../../www/engine/error.js";
 import { Library } from "../../www/worker/library.js";
 import { MemoryStore } from "../../www/worker/store.js";
 import { bytesOf, FakeNet, sha256, type Bytes } from "./net.js";
@@ -357,6 +358,48 @@ describe("a part", () => {
     await expect(fetchAll()).rejects.toMatchObject({ reason: "part-missing" });
     expect(asked("000").length).toBeLessThanOrEqual(4);
     expect(net.waits.slice(0, 3).every((ms) => ms > 0)).toBe(true);
+  });
+
+  /** Waits until the signal aborts, whatever it waits for. */
+  const whenAborted = (signal: AbortSignal) =>
+    new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(aborted())));
+
+  test("is given up in the pause before it is tried again", async () => {
+    const stop = new AbortController();
+    net.fates.push(...Array.from({ length: 12 }, () => "down" as const));
+    const wait = (_: number, signal: AbortSignal) => {
+      queueMicrotask(() => stop.abort());
+      return whenAborted(signal);
+    };
+    const patient = new Library(
+      store,
+      { fetch: net.fetch, sha256: net.sha256, wait },
+      { run: (_, __, run) => run(), held: () => Promise.resolve(held) },
+    );
+    await expect(patient.fetch(HOME, stop.signal, () => undefined)).rejects.toMatchObject({
+      reason: "aborted",
+    });
+    expect(asked("000").length).toBeLessThanOrEqual(1);
+  });
+
+  test("is given up while another tab has it", async () => {
+    const stop = new AbortController();
+    const waiting = new Library(
+      store,
+      { fetch: net.fetch, sha256: net.sha256, wait: (_, signal) => whenAborted(signal) },
+      {
+        run: (name, signal, run) => {
+          if (!name.startsWith("groma-part-")) return run();
+          queueMicrotask(() => stop.abort());
+          return whenAborted(signal);
+        },
+        held: () => Promise.resolve(held),
+      },
+    );
+    await expect(waiting.fetch(HOME, stop.signal, () => undefined)).rejects.toMatchObject({
+      reason: "aborted",
+    });
+    expect(asked("gguf.000")).toHaveLength(0);
   });
 
   test("is not fetched after a stop", async () => {

@@ -62,3 +62,23 @@ test("what is typed or pressed in the element is no shortcut of the book", async
   await page.getByRole("button", { name: "Of the page" }).press("ArrowRight");
   expect(await taken(page)).toEqual(["s", "Escape", "ArrowRight"]);
 });
+
+test("without a height of its page's it is as high as it says, however long the talk", async ({ page }) => {
+  await openBook(page);
+  await put(page, { src: "/photos/a.png", load: "eager" });
+  await regions(page);
+  for (let at = 0; at < 3; at++) await fakeAnswer(page);
+  // The last answer is where it can be read: in the log, not under the page's next paragraph.
+  await expect(page.getByText("24 tokens").last()).toBeInViewport();
+  for (const width of [1280, 300]) {
+    await page.setViewportSize({ width, height: 700 });
+    const sizes = await page.locator("groma-chat").evaluate((chat) => {
+      const shell = chat.shadowRoot?.firstElementChild;
+      return [chat, shell].map((one) => one?.getBoundingClientRect().height);
+    });
+    expect(sizes).toEqual([480, 480]);
+    const talk = await page.getByRole("group", { name: "Conversation" }).boundingBox();
+    const field = await page.getByRole("textbox", { name: "Ask" }).boundingBox();
+    expect((field?.x ?? 0) + (field?.width ?? 0)).toBeLessThan((talk?.x ?? 0) + (talk?.width ?? 0));
+  }
+});

@@ -77,6 +77,7 @@ const DEFAULTS = {
  * @fires {CustomEvent<{ error: GromaError }>} groma-error - A failure; the element shows it as well.
  */
 export class GromaChat extends LitElement {
+  /** @internal */
   static override styles = styles;
 
   /** A pack's folder or its model.json. */

@@ -8,3 +8,5 @@ if (typeof customElements !== "undefined" && !customElements.get("groma-chat"))
 
 export { GromaChat };
 export type { GromaEvents } from "./events.js";
+export type { Chosen, OpenPhoto, Turn } from "./session.js";
+export type { TaskName } from "./words.js";

@@ -4,7 +4,9 @@ import type { DeviceNote, LoadProgress, Task } from "../engine/index.js";
 
 /** What can be asked, in the order of the picker. */
 export const TASKS = ["ask", "detect", "locate", "caption", "describe"] as const;
-export type TaskName = (typeof TASKS)[number];
+
+/** A task's name, as attributes and addresses have it. */
+export type TaskName = Task["kind"];
 
 /** How each task is offered. */
 export const TASK_WORDS: Record<

@@ -24,7 +24,7 @@ export class Answer implements AsyncIterable<Segment> {
   #ended = false;
   #wake: (() => void)[] = [];
 
-  /** Starts `run`; the signal tells a stop from a failure. */
+  /** Starts `run`; the signal tells a stop from a failure. @internal */
   constructor(run: Run, signal?: AbortSignal) {
     this.done = this.#run(run, signal);
     // Whoever only iterates learns of a failure there.

@@ -61,12 +61,12 @@ export class GromaError extends DOMException {
     this.details = details;
   }
 
-  /** The form that crosses between worker and page. */
+  /** The form that crosses between worker and page. @internal */
   toPlain(): PlainError {
     return { name: this.name, reason: this.reason, message: this.message, details: this.details };
   }
 
-  /** Rebuilds what came from the worker. */
+  /** Rebuilds what came from the worker. @internal */
   static from(plain: PlainError): GromaError {
     return new GromaError(plain.reason, plain.message, plain.details);
   }

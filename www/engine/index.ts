@@ -12,4 +12,5 @@ export {
   type OpenOptions,
   type PhotoInput,
 } from "./photo.js";
+export type { StageProgress } from "./protocol.js";
 export type * from "./types.js";

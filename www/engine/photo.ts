@@ -8,6 +8,7 @@ import type { Backend } from "./backend.js";
 import type { Connection } from "./connection.js";
 import { closed } from "./error.js";
 import type { Opened, PhotoSource, Said, StageProgress } from "./protocol.js";
+import { parcel } from "./source.js";
 import type { AnswerResult, Box, Region, Segment, Task, TaskRequest } from "./types.js";
 
 /** What can be opened. */
@@ -88,7 +89,8 @@ export class Photo {
     const { signal, onProgress } = options;
     return backend.use(async (line, generation) => {
       const events = onProgress ? { onEvent: onProgress } : {};
-      const opened = await line.call("open", { source }, { signal, ...events });
+      const { source: sent, transfer } = await parcel(source);
+      const opened = await line.call("open", { source: sent }, { signal, transfer, ...events });
       return new Photo(backend, source, opened, { line, generation, id: opened.photo }, onClose);
     }, signal);
   }
@@ -187,7 +189,8 @@ export class Photo {
   #move(line: Connection, generation: number): Promise<Place> {
     const move = async () => {
       const { signal } = this.#life;
-      const { photo: id } = await line.call("open", { source: this.#source }, { signal });
+      const { source, transfer } = await parcel(this.#source);
+      const { photo: id } = await line.call("open", { source }, { signal, transfer });
       try {
         if (this.#said.length > 0) await line.call("recall", { photo: id, said: this.#said }, { signal });
       } catch (error) {

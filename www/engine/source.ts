@@ -11,8 +11,7 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
   try {
     if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
       return { bitmap: readable(await createImageBitmap(photo)) };
-    if (typeof ImageData !== "undefined" && photo instanceof ImageData)
-      return { pixels: structuredClone(photo) };
+    if (typeof ImageData !== "undefined" && photo instanceof ImageData) return await ofPixels(photo);
   } catch (error) {
     if (error instanceof GromaError) throw error;
     throw new GromaError(
@@ -41,6 +40,33 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
     "image-unreadable",
     "This is no photo. Give a file, an image element, pixels or an address.",
   );
+}
+
+// What is copied in one task of the page's own thread, in bytes: a few milliseconds of it.
+const PIECE = 4 << 20;
+
+/** Ends the task that runs: what follows is another one, and the page may draw in between. */
+const pause = () => new Promise<void>((done) => setTimeout(done));
+
+/** Pixels in a blob: copied once, piece by piece. */
+async function ofPixels({ data, width, height }: ImageData): Promise<PhotoSource> {
+  if (data.length !== width * height * 4) throw new Error("no pixels");
+  const pieces: Blob[] = [];
+  for (let at = 0; at < data.length; at += PIECE) {
+    if (at > 0) await pause();
+    pieces.push(new Blob([data.subarray(at, at + PIECE)]));
+  }
+  return { rgba: new Blob(pieces), width, height };
+}
+
+/** A source as it is sent, and what goes along for good: of a bitmap a copy, for the photo may have to be looked at again. */
+export async function parcel(
+  source: PhotoSource,
+): Promise<{ readonly source: PhotoSource; readonly transfer: Transferable[] }> {
+  if (!("bitmap" in source)) return { source, transfer: [] };
+  await pause();
+  const bitmap = await createImageBitmap(source.bitmap);
+  return { source: { bitmap }, transfer: [bitmap] };
 }
 
 /** A bitmap whose pixels may be read; those of a picture that another site gave for showing only may not, nor may they cross. */

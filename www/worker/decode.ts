@@ -12,7 +12,10 @@ const MAX_BYTES = 512 * 1024 * 1024;
 
 /** A photo in the form that the engine takes. */
 export async function toPicture(source: PhotoSource, debug: Debug = {}): Promise<Picture> {
-  if ("pixels" in source) return fromPixels(source.pixels);
+  if ("rgba" in source) {
+    const { rgba, width, height } = source;
+    return { width, height, rgba: new Uint8Array(await read(rgba)) };
+  }
   if ("bitmap" in source) return fromBitmap(source.bitmap);
   const { blob } = source;
   // Its beginning says whose it is: a film need not be read for that.

@@ -15,6 +15,7 @@ export const base = css`
     --bad: light-dark(#a3201b, #ff9d94);
     --radius: var(--groma-radius, 10px);
     display: block;
+    position: relative;
     height: 100%;
     min-height: var(--groma-min-height, 30rem);
     container: groma / size;
@@ -49,11 +50,12 @@ export const base = css`
     text-wrap: balance;
   }
 
+  /* As high as the element is, also where its page gives it no height: a share of none would be as much as the talk is long. */
   .shell {
-    position: relative;
+    position: absolute;
+    inset: 0;
     display: grid;
     grid-template: "stage bar" auto "stage talk" minmax(0, 1fr) / minmax(0, 1.55fr) minmax(22rem, 1fr);
-    height: 100%;
   }
 
   .stage,

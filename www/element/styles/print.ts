@@ -16,8 +16,8 @@ export const print = css`
       color-scheme: only light;
     }
     .shell {
+      position: static;
       display: block;
-      height: auto;
     }
     .bar,
     .talk {

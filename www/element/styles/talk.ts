@@ -201,6 +201,8 @@ export const talk = css`
   .gate,
   .composer {
     display: grid;
+    /* No wider than the element, however wide a field would like to be. */
+    grid-template-columns: minmax(0, 1fr);
     gap: 0.6rem;
     padding: 0.9rem 1.25rem 1.1rem;
     border-block-start: 1px solid var(--line);
