@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
+import { lintWasm } from "./build-wasm.mjs";
 import { buildSite } from "./build.mjs";
 import { bases, bringBases } from "./bases.mjs";
 import { answers, installPackages, python, root, run, say, tool } from "./lib.mjs";
@@ -35,6 +36,7 @@ await step("rust tests", async () => {
   const nextest = await answers("cargo-nextest", "nextest");
   await run("cargo", nextest ? ["nextest", "run"] : ["test"], { env: readers });
 });
+await step("clippy for the browser", lintWasm);
 await step("site", buildSite);
 await step("the pack in PyPI's gguf", () => {
   const pack = join(root, "dist", "models", "groma-s");

@@ -100,11 +100,9 @@ export async function startEngine(): Promise<Engine> {
     },
     load: (description, pack, options) =>
       guarded(options, async (stop) => {
-        heap.start = 0;
+        heap.start = heap.now();
         device = options.device;
         const onProgress = (done: number, all: number) => {
-          // From the first tensor on: what describes the pack was read before.
-          heap.start ||= heap.now();
           // The weights are nine tenths of the progress.
           if (done * 10 <= all * 9) heap.streamed = heap.now();
           options.onProgress?.(done, all);

@@ -1,10 +1,6 @@
 //! The GPU: adapter and limits, buffers, the recorder, programs, and what `build.rs` made of the shaders.
 //!
 //! Operations live in `ops/`, each with the dispatches it records; nothing here knows an operation.
-#![cfg_attr(
-    target_arch = "wasm32",
-    expect(clippy::arc_with_non_send_sync, reason = "in the browser wgpu's objects stay on one thread")
-)]
 
 mod adapter;
 mod counters;
