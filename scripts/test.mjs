@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 
+import { lintWasm } from "./build-wasm.mjs";
 import { buildSite } from "./build.mjs";
 import { bringBases } from "./bases.mjs";
 import { answers, installPackages, run, say, tool } from "./lib.mjs";
@@ -25,6 +26,8 @@ await step("bases", bringBases);
 // Rust first: it takes the longest, and what it finds is the most interesting.
 await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
 await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
+// What only the browser gets, and the native run never sees.
+await step("clippy for the browser", lintWasm);
 await step("rust tests", async () => {
   process.env.GROMA_FUZZ_SEED ??= await fuzzSeed();
   say(`fuzzing with GROMA_FUZZ_SEED=${process.env.GROMA_FUZZ_SEED}`);

@@ -239,10 +239,11 @@ const PART: usize = 1 << 15;
 pub(crate) fn in_parts(out: &mut [f32], row: usize, cost: usize, each: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = (PART / cost.max(1)).max(1);
     if cfg!(target_arch = "wasm32") || out.len() <= rows * row {
-        return each(0, out);
+        each(0, out);
+    } else {
+        #[cfg(not(target_arch = "wasm32"))]
+        out.par_chunks_mut(rows * row).enumerate().for_each(|(part, out)| each(part * rows, out));
     }
-    #[cfg(not(target_arch = "wasm32"))]
-    out.par_chunks_mut(rows * row).enumerate().for_each(|(part, out)| each(part * rows, out));
 }
 
 /// `x [t, k] · w[first..first + count, :]ᵀ` into a fresh `[t, count]` vector.
