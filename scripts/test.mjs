@@ -30,6 +30,8 @@ await step("other people's readers", async () => (readers = await bringPackages(
 // Rust first: it takes the longest, and what it finds is the most interesting.
 await step("rustfmt", () => run("cargo", ["fmt", "--check"]));
 await step("clippy", () => run("cargo", ["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]));
+// What only the browser gets, and the native run never sees.
+await step("clippy for the browser", lintWasm);
 await step("rust tests", async () => {
   process.env.GROMA_FUZZ_SEED ??= await fuzzSeed();
   say(`fuzzing with GROMA_FUZZ_SEED=${process.env.GROMA_FUZZ_SEED}`);

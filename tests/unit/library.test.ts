@@ -61,7 +61,7 @@ describe("a model", () => {
     expect(seen).toEqual([...seen].sort((a, b) => a - b));
     expect(reader.read("decoder.gguf", 55, 10)).toEqual(decoder.slice(55, 65));
     expect(reader.read("decoder.gguf", 0, 100)).toEqual(decoder);
-    expect(reader.size("none")).toBe(-1);
+    expect(() => reader.read("none", 0, 1)).toThrow(/no bytes/);
     expect(() => reader.read("decoder.gguf", 95, 10)).toThrow(/no bytes/);
   });
 

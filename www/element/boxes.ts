@@ -1,6 +1,6 @@
 /** Arithmetic of boxes, in pixels of the photo. */
 
-import type { Box } from "../engine/index.js";
+import type { Box, Task } from "../engine/index.js";
 
 /** A photo's size. */
 export interface Size {
@@ -46,6 +46,11 @@ export function resizedBox(box: Box, corner: Corner, dx: number, dy: number, siz
   if (corner.startsWith("n")) y0 = clamp(y0 + dy, 0, y1 - SMALLEST);
   else y1 = clamp(y1 + dy, y0 + SMALLEST, size.height);
   return tidyBox([x0, y0, x1, y1], size);
+}
+
+/** The boxes that a question speaks of. */
+export function boxesOfTask(task: Task): readonly Box[] {
+  return task.kind === "ask" ? task.refer : task.kind === "caption" ? [task.box] : [];
 }
 
 /** A box's area. */

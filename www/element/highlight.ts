@@ -19,7 +19,7 @@ export class Highlight implements ReactiveController {
     host.addController(this);
   }
 
-  /** Only so that it is a controller; it holds nothing that must be let go. */
+  /** The pointer is not over anything any more; what was pinned stays. */
   hostDisconnected(): void {
     this.#hovered = undefined;
   }

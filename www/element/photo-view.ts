@@ -2,8 +2,8 @@
 
 import { html, nothing, type TemplateResult } from "lit";
 import { classMap } from "lit/directives/class-map.js";
-import type { Box, Region, Task } from "../engine/index.js";
-import { area, type Size } from "./boxes.js";
+import type { Region } from "../engine/index.js";
+import { area, boxesOfTask, type Size } from "./boxes.js";
 import type { Drawing } from "./draw.js";
 import { each } from "./each.js";
 import { renderAsked, renderDrawing } from "./drawn-view.js";
@@ -94,11 +94,6 @@ export function renderPhoto(given: PhotoView): TemplateResult {
       ${chosen.looking ? html`<div class="scan" aria-hidden="true"></div>` : nothing}
     </div>
   `;
-}
-
-/** The boxes that a question speaks of. */
-export function boxesOfTask(task: Task): readonly Box[] {
-  return task.kind === "ask" ? task.refer : task.kind === "caption" ? [task.box] : [];
 }
 
 /** Boxes to show, larger ones first so that smaller ones lie on top and can be pointed at. */

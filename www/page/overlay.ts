@@ -1,6 +1,6 @@
 /** The photo with its boxes as one picture: SVG, which keeps the words, and PNG. */
 
-import { boxesOfTask } from "../element/photo-view.js";
+import { boxesOfTask } from "../element/boxes.js";
 import { colour, HUES, mentioned } from "../element/palette.js";
 import type { Turn } from "../element/session.js";
 import { wordsOf } from "../element/words.js";

@@ -1,7 +1,7 @@
 /** What the address asks for, and the address that asks for what stands here. The photo is never part of it. */
 
 import type { GromaChat } from "../element/chat.js";
-import { boxesOfTask } from "../element/photo-view.js";
+import { boxesOfTask } from "../element/boxes.js";
 import { TASKS, type TaskName, wordsOf } from "../element/words.js";
 import type { Box, DeviceWish } from "../engine/index.js";
 

@@ -25,11 +25,6 @@ export class PackReader {
     return new PackReader(files);
   }
 
-  /** Bytes of a file; -1 where there is no such file. */
-  size(file: string): number {
-    return this.#files.get(file)?.size ?? -1;
-  }
-
   /** A range of a file; without a copy where one part has all of it. */
   read(file: string, offset: number, length: number): Uint8Array<ArrayBuffer> {
     const found = this.#files.get(file);
