@@ -38,7 +38,6 @@ await step("rust tests", async () => {
   const nextest = await answers("cargo-nextest", "nextest");
   await run("cargo", nextest ? ["nextest", "run"] : ["test"], { env: readers });
 });
-await step("clippy for the browser", lintWasm);
 await step("site", buildSite);
 await step("the pack in PyPI's gguf", () => {
   const pack = join(root, "dist", "models", "groma-s");

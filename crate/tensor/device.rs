@@ -50,10 +50,6 @@ pub enum Storage {
 }
 
 impl Tensor {
-    #[cfg_attr(
-        target_arch = "wasm32",
-        expect(clippy::arc_with_non_send_sync, reason = "a browser's buffers are one thread's; natively they are not")
-    )]
     pub(crate) fn new(label: &str, shape: &[usize], dtype: DType, storage: Storage) -> Self {
         Self(Arc::new(Inner { label: label.to_owned(), shape: shape.to_vec(), dtype, storage }))
     }
