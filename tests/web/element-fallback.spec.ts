@@ -98,3 +98,18 @@ test("no WebGPU: nothing is downloaded before the reader agrees to that as well"
   await load(page);
   await looked(page);
 });
+
+test("a GPU that is lost in the middle of an answer is opened again, and the answer comes", async ({
+  page,
+  site,
+}) => {
+  await put(page, site, { fault: { kind: "device", after: 2 } });
+  await choosePhoto(page);
+  await load(page);
+  await looked(page);
+  await page.getByRole("textbox", { name: "Ask" }).fill("What is this?");
+  await page.keyboard.press("Enter");
+  await expect(page.getByText(/\d tokens/)).toBeVisible();
+  await expect(alert(page)).toHaveCount(0);
+  await expect(page.getByRole("article")).toHaveCount(1);
+});
