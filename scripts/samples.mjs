@@ -29,7 +29,7 @@ const PACKAGES = [
       {
         member: "skimage/data/motorcycle_left.png",
         alt: "A motorcycle in a garage",
-        credit: "Motorcycle, Middlebury Stereo Dataset 2014, D. Scharstein and others",
+        credit: "Motorcycle, Middlebury Stereo Dataset 2014, D. Scharstein and others, no licence stated",
       },
     ],
   },

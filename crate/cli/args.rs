@@ -86,7 +86,7 @@ Examples:
 Examples:
   groma bench --device gpu --json > bench.json
   groma bench --side 224
-  groma bench --device gpu --random llama-7b.json --quant q4_0")]
+  groma bench --device gpu --random training/configs/groma-7b/config.json --quant q4_0")]
     Bench(Bench),
     /// Say which model and which device would be used
     #[command(after_help = "Example:\n  groma info --model groma-s --json")]

@@ -4,6 +4,7 @@ mod counters;
 mod eyes;
 mod goldens;
 mod gpu_session;
+mod groma_s;
 mod quantisation;
 mod session;
 mod walls;

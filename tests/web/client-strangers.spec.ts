@@ -198,4 +198,30 @@ test.describe("from another site", () => {
     expect(result.reasons).toEqual(["image-unreadable", "image-unreadable"]);
     expect(result.width).toBeGreaterThan(0);
   });
+
+  test("colours behind transparency are the photo's, as they are in files", async ({ page }) => {
+    const result = await page.evaluate(async () => {
+      const groma = await window.api.Groma.create({ model: window.model, device: "cpu" });
+      const whole = await createImageBitmap(window.photo);
+      const context = new OffscreenCanvas(whole.width, whole.height).getContext("2d");
+      context?.drawImage(whole, 0, 0);
+      const pixels = context?.getImageData(0, 0, whole.width, whole.height);
+      if (!pixels) throw new Error("no canvas");
+      // Half of it is seen a little, the other half not at all.
+      for (let at = 3; at < pixels.data.length; at += 4)
+        pixels.data[at] = at % (8 * whole.width) < 4 * whole.width ? 0 : 40;
+      const options = { premultiplyAlpha: "none", colorSpaceConversion: "none" } as const;
+      const regions = [];
+      for (const picture of [window.photo, pixels, await createImageBitmap(pixels, options)]) {
+        const photo = await groma.open(picture);
+        regions.push(photo.regions);
+        await photo.close();
+      }
+      await groma.destroy();
+      return regions;
+    });
+    expect(result[0]?.length).toBeGreaterThan(0);
+    expect(result[1]).toEqual(result[0]);
+    expect(result[2]).toEqual(result[0]);
+  });
 });

@@ -4,13 +4,16 @@ import { abortReason, GromaError } from "./error.js";
 import type { PhotoInput } from "./photo.js";
 import type { PhotoSource } from "./protocol.js";
 
+/** How a bitmap is copied: its numbers stay what they are. */
+const AS_IT_IS: ImageBitmapOptions = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
+
 /** Brings a photo into a form that crosses; files cross as they are and are decoded by the engine. */
 export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise<PhotoSource> {
   if (photo instanceof Blob) return { blob: photo };
   // A copy: the caller may close or change its own, and the photo may have to be looked at again.
   try {
     if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
-      return { bitmap: readable(await createImageBitmap(photo)) };
+      return { bitmap: readable(await createImageBitmap(photo, AS_IT_IS)) };
     if (typeof ImageData !== "undefined" && photo instanceof ImageData) return await ofPixels(photo);
   } catch (error) {
     if (error instanceof GromaError) throw error;
@@ -29,7 +32,9 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
       return { blob: await fetchPhoto(address, signal) };
     } catch (error) {
       // Its address may be gone, as those of files are that were given back; what it shows is there still.
-      const bitmap = signal?.aborted ? undefined : await createImageBitmap(photo).catch(() => undefined);
+      const bitmap = signal?.aborted
+        ? undefined
+        : await createImageBitmap(photo, AS_IT_IS).catch(() => undefined);
       if (bitmap) return { bitmap: readable(bitmap) };
       throw error;
     }
@@ -65,7 +70,7 @@ export async function parcel(
 ): Promise<{ readonly source: PhotoSource; readonly transfer: Transferable[] }> {
   if (!("bitmap" in source)) return { source, transfer: [] };
   await pause();
-  const bitmap = await createImageBitmap(source.bitmap);
+  const bitmap = await createImageBitmap(source.bitmap, AS_IT_IS);
   return { source: { bitmap }, transfer: [bitmap] };
 }
 

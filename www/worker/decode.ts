@@ -93,19 +93,22 @@ function fromBitmap(bitmap: ImageBitmap): Picture {
       const size = `${width} × ${height} pixels, at most ${MAX_PIXELS / 1e6} million can be read`;
       throw new GromaError("image-too-large", `This picture has ${size}. Try a smaller one.`);
     }
-    return fromPixels(pixelsOf(bitmap));
+    return pixelsOf(bitmap);
   } finally {
     bitmap.close();
   }
 }
 
-function pixelsOf(bitmap: ImageBitmap): ImageData {
+function pixelsOf(bitmap: ImageBitmap): Picture {
   const { width, height } = bitmap;
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     if (!context) throw new Error("no canvas of this size");
     context.drawImage(bitmap, 0, 0);
-    return context.getImageData(0, 0, width, height);
+    const { data } = context.getImageData(0, 0, width, height);
+    const rgba = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    if (!opaque(rgba)) readUnmultiplied(bitmap, rgba);
+    return { width, height, rgba };
   } catch (error) {
     throw new GromaError(
       "image-too-large",
@@ -117,6 +120,30 @@ function pixelsOf(bitmap: ImageBitmap): ImageData {
   }
 }
 
-function fromPixels({ width, height, data }: ImageData): Picture {
-  return { width, height, rgba: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+function opaque(rgba: Uint8Array): boolean {
+  for (let at = 3; at < rgba.length; at += 4) if (rgba[at] !== 255) return false;
+  return true;
+}
+
+/**
+ * Reads a bitmap's numbers as they are. A 2D canvas multiplies colours by their alpha, which blackens what cannot be seen;
+ * the engine looks at the colours alone. Without WebGL, or for a picture beyond its textures, `rgba` stays as it is.
+ */
+function readUnmultiplied(bitmap: ImageBitmap, rgba: Uint8Array): void {
+  const { width, height } = bitmap;
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  if (!gl) return;
+  if (Math.max(width, height) <= (gl.getParameter(gl.MAX_TEXTURE_SIZE) as number)) {
+    const texture = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+    if (
+      gl.checkFramebufferStatus(gl.FRAMEBUFFER) === gl.FRAMEBUFFER_COMPLETE &&
+      gl.getError() === gl.NO_ERROR
+    )
+      gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, rgba);
+  }
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
 }
