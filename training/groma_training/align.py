@@ -20,6 +20,7 @@ from torch import nn
 from groma_training import bases, boxes, proposer, scenes, templates, whiten
 from groma_training.config import GromaConfig
 from groma_training.data.labels import label_sets
+from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
 from groma_training.language import Sample, Speaker, choose_regions, labels_of, scene_of
@@ -40,8 +41,9 @@ class Material:
 
     def __init__(self, photos: list[Photo], speaker: Speaker, writer: Writer, nouns: Nouns, s: Settings,
                  rng: random.Random) -> None:
-        self.photos, self.speaker, self.writer, self.nouns, self.s, self.rng = photos, speaker, writer, nouns, s, rng
+        self.speaker, self.writer, self.nouns, self.s, self.rng = speaker, writer, nouns, s, rng
         self.store, self.most, self.right = PhotoStore(), s.scene_regions, 0.7
+        self.stream = endless(photos, s.photo_power, rng)
         self.sets = label_sets(photos)
         self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
         table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
@@ -61,7 +63,7 @@ class Material:
 
     def photo(self, help_: float) -> Sample | None:
         s, g = self.s, self.speaker.groma
-        v, regions, states = self.seen(self.rng.choice(self.photos), Augment(flip=s.flip, colour=s.colour))
+        v, regions, states = self.seen(next(self.stream), Augment(flip=s.flip, colour=s.colour))
         scene, owner = scene_of(v, regions, self.sets.get(v.photo.label_set, ()))
         asked = templates.questions(scene, s.questions, self.rng)
         if not asked:

