@@ -4,7 +4,7 @@
 const WORDS = 96;
 const ANSWER = 256;
 // A region's number and its features.
-const REGION_TOKENS = 3;
+const REGION_TOKENS = 2;
 // A cache grows by this many positions (`crate/session/text.rs`).
 const GROWTH = 256;
 const F32 = 4;
