@@ -114,6 +114,7 @@ impl Tokens {
         // A post-processor only says what stands before a text. Whoever runs one with a token that it lacks panics.
         let prefix = prefix(&value["post_processor"]);
         value["post_processor"] = Value::Null;
+        check_model(&value["model"])?;
         check_decoder(&value["decoder"])?;
         let plain = Tokenizer::from_str(&value.to_string()).map_err(|e| invalid(e.to_string()))?;
         let by_id = added.iter().enumerate().map(|(i, a)| (a.id, i)).collect();
@@ -319,6 +320,25 @@ fn prefix(processor: &Value) -> Vec<u32> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Refuses merges whose result is no token: who builds them joins both halves, less the right one's prefix, in room for the longest
+/// token, and panics where the prefix or the room is missing.
+fn check_model(model: &Value) -> Result<()> {
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    for merge in model["merges"].as_array().into_iter().flatten() {
+        let pair = match merge {
+            Value::String(pair) => pair.split_once(' '),
+            pair => pair[0].as_str().zip(pair[1].as_str()),
+        };
+        // what is no pair is told by whoever reads it
+        let Some((left, right)) = pair else { continue };
+        let joined = right.strip_prefix(prefix).map(|rest| format!("{left}{rest}"));
+        if joined.is_none_or(|token| model["vocab"].get(token).is_none()) {
+            return Err(invalid(format!("the merge of {left:?} and {right:?} makes no token of the vocabulary")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses decoders that panic on short tokens: those that strip something from the end.

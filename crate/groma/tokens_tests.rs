@@ -207,3 +207,21 @@ fn special_tokens_are_looked_up() {
         assert_eq!(Tokens::from_bytes(bad).unwrap_err().code, Code::PackInvalid, "{bad:?}");
     }
 }
+
+/// The crate that builds them would panic, which ends a browser's worker.
+#[test]
+fn merges_without_a_result_are_refused() {
+    let model = |prefix: &str, merge: Value| {
+        let vocab = serde_json::json!({ "a": 0, "b": 1, "ab": 2, "##b": 3, "long": 4 });
+        let model = serde_json::json!({ "type": "BPE", "vocab": vocab, "merges": [merge], "continuing_subword_prefix": prefix });
+        Tokens::from_bytes(serde_json::json!({ "version": "1.0", "model": model }).to_string().as_bytes())
+    };
+    for whole in [serde_json::json!(["a", "b"]), serde_json::json!("a b")] {
+        assert!(model("", whole).is_ok());
+    }
+    assert!(model("##", serde_json::json!(["a", "##b"])).is_ok());
+    for (prefix, merge) in [("##", ["a", "b"]), ("", ["long", "ab"]), ("", ["b", "a"]), ("aaaaaaaa", ["a", "b"])] {
+        let e = model(prefix, serde_json::json!(merge)).unwrap_err();
+        assert!(e.code == Code::PackInvalid && e.to_string().contains("makes no token"), "{merge:?}: {e}");
+    }
+}

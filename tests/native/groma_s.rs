@@ -35,12 +35,12 @@ fn groma_s_says_what_the_specification_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/groma-s");
     let weights = format!("{:x}", Sha256::digest(std::fs::read(folder.join("model.safetensors")).unwrap()));
     assert_eq!(book["weights"], json!(weights), "other weights: run tests/native/groma_s/make.py");
-    let source = Checkpoint::open(folder).expect("the bases are there (npm run bases)");
+    let source = Checkpoint::open_with(&folder, None).expect("the bases are there (npm run bases)");
     let model = block_on(Model::load(&source, &Device::cpu(), &Run::default())).unwrap();
     let rgb = preprocess::decode(&std::fs::read(here().join("coffee.png")).unwrap()).unwrap();
     let mut photo = block_on(Photo::open(&model, &rgb, &Run::default())).unwrap();
 
-    let (width, height) = (f64::from(photo.width), f64::from(photo.height));
+    let (width, height) = (photo.width() as f64, photo.height() as f64);
     let want: Vec<Vec<f64>> = serde_json::from_value(book["boxes"].clone()).unwrap();
     let got = photo.regions();
     assert_eq!(got.len(), want.len());
