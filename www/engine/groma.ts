@@ -136,7 +136,7 @@ export class Groma {
     if (this.#destroyed || options.signal?.aborted) {
       await result.close();
       this.#check();
-      options.signal?.throwIfAborted();
+      if (options.signal) throw abortReason(options.signal);
     }
     this.#photos.add(result);
     return result;
