@@ -204,13 +204,11 @@ fn gpu_small() {
 }
 
 #[test]
-#[ignore = "minutes of a software adapter: run by hand, --run-ignored only"]
 fn gpu_dinov2s() {
     gpu_passes("dinov2s");
 }
 
 #[test]
-#[ignore = "minutes of a software adapter: run by hand, --run-ignored only"]
 fn gpu_smollm2() {
     gpu_passes("smollm2");
 }
