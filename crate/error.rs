@@ -157,6 +157,9 @@ impl From<candle_core::Error> for Error {
 /// Adds a place to the error of a result.
 pub trait At<T> {
     /// See [`Error::at`].
+    ///
+    /// # Errors
+    /// The result's own, with the place added.
     fn at(self, place: impl fmt::Display) -> Result<T>;
 }
 

@@ -28,6 +28,9 @@ pub trait Source {
     }
 
     /// The bytes of `tokenizer.json`; `None` where the model has no text.
+    ///
+    /// # Errors
+    /// `pack-invalid`, `part-missing`, `io`.
     fn tokenizer(&self) -> Result<Option<Vec<u8>>>;
 
     /// What is known of a tensor, or `None` where there is no such tensor.
@@ -40,6 +43,9 @@ pub trait Source {
     }
 
     /// The bytes of a tensor: little endian, in the type that [`Source::info`] names, rows one after the other.
+    ///
+    /// # Errors
+    /// `pack-invalid` for a tensor that is not there or cut short; `part-missing`, `io`.
     fn read(&self, name: &str) -> Result<Vec<u8>>;
 
     /// Sends the bytes of a tensor on their way to a device. A source whose bytes lie elsewhere sends them from there.

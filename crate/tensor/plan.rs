@@ -56,9 +56,15 @@ pub trait Op: Debug {
     }
 
     /// The twin: computes unit `unit` of the values it writes.
+    ///
+    /// # Errors
+    /// `internal` where a tensor is not the processor's.
     fn cpu(&self, io: &CpuIo<'_>, unit: usize) -> Result<()>;
 
     /// The kernels: records dispatches.
+    ///
+    /// # Errors
+    /// `out-of-memory` for what can't be bound, `internal` for sizes beyond kernels' counting.
     fn gpu(&self, lower: &mut gpu::Lower<'_>) -> Result<()>;
 
     /// Floating-point operations of one run (multiplications and additions counted apart), for `bench`.
