@@ -2,6 +2,7 @@
 //!
 //! JavaScript's side of it is `www/worker/wasm.ts`. Everything that fails throws `{ reason, message, details }`, the form
 //! in which errors travel on to the page. Calls on one photo must not overlap; the worker sees to it.
+#![expect(clippy::missing_errors_doc, reason = "the same for all: what the engine's own function says, thrown")]
 
 mod bench;
 mod breath;
