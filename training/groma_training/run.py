@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
 
@@ -179,9 +180,15 @@ class Run:
         self.log({"resumed": self.step})
 
 
+def world() -> PartialState:
+    """This process among all.  accelerate joins processes that train on CPUs (``ACCELERATE_USE_CPU=1``) only where it is
+    told so at the first call; else each would believe itself alone and all draw the same views."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
 def fastest_device() -> torch.device:
     """This process's device, as accelerate will choose it."""
-    return PartialState().device
+    return world().device
 
 
 def half_type() -> torch.dtype:
@@ -207,7 +214,7 @@ def start_torch(threads: int, seed: int) -> None:
 
 
 def process_count() -> int:
-    return PartialState().num_processes
+    return world().num_processes
 
 
 def averaged(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from groma_training.data.photo import Object, Photo, Phrase
-from groma_training.evaluate import metrics
-from groma_training.evaluate.card import BEGIN, END, disagreements, table, write_table
+from groma_training.evaluate import examples, metrics
+from groma_training.evaluate.card import disagreements, table, write_part
 from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
 from groma_training.evaluate.held_out import captions, detect_all, proposals, referring, region_said
 from groma_training.grounding import Segment
@@ -91,8 +91,8 @@ def test_intervals_hold_the_value_and_empty_measures_say_so():
 
 def test_table_is_replaced_in_place(tmp_path):
     card = tmp_path / "CARD.md"
-    card.write_text(f"# Card\n\n{BEGIN}\nold\n{END}\n\n## After\n")
-    write_table(card, table([metrics.ratio("recall", [(1, 2)])], "1 photo"))
+    card.write_text("# Card\n\n<!-- measured: begin -->\nold\n<!-- measured: end -->\n\n## After\n")
+    write_part(card, "measured", table([metrics.ratio("recall", [(1, 2)])], "1 photo"))
     text = card.read_text()
     assert "old" not in text and "| recall | 0.500 |" in text and text.endswith("## After\n")
 
@@ -136,3 +136,21 @@ def test_engines_are_compared_figure_by_figure():
     assert disagreements(ours, theirs, 0.02) == ["F1: 0.300 of 20, there 0.200 of 20"]
     theirs[0]["photos"] = 8
     assert len(disagreements(ours, theirs, 0.02)) == 2, "other photos are no comparison"
+
+
+def test_examples_come_with_pictures_and_verdicts(tmp_path, monkeypatch):
+    Image.new("RGB", (900, 600)).save(tmp_path / "a.png")
+    spoken = {"regions": [{"id": 2, "box": [1, 2, 30, 40], "score": 0.9}], "tokens": [1, 2],
+              "segments": [{"text": "A", "kind": "text"}, {"text": "red | cat", "kind": "phrase", "regions": [{"id": 2}]},
+                           {"text": ".", "kind": "text"}]}
+    binary = tmp_path / "groma"
+    binary.write_text('#!/bin/sh\nfor last; do :; done\ncat > "$last"\necho \'' + json.dumps(spoken) + "\'\n")
+    binary.chmod(0o755)
+    (tmp_path / "list.toml").write_text('[[example]]\nphoto = "a.png"\ntask = "describe"\nverdict = "good"\n')
+    monkeypatch.setattr("sys.argv", ["examples", "--groma", str(binary), "--model", "m", "--photos", str(tmp_path), "--list",
+                                     str(tmp_path / "list.toml"), "--card", str(tmp_path / "CARD.md")])
+    examples.main()
+    card = (tmp_path / "CARD.md").read_text()
+    assert "(examples/01-a-describe.jpg) | `groma describe a.png` | A **red \\| cat** [2]. | good |" in card
+    with Image.open(tmp_path / "examples" / "01-a-describe.jpg") as picture:
+        assert picture.size == (420, 280)

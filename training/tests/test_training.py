@@ -1,6 +1,10 @@
 """Toys that must be learnt by heart, and runs that must survive being stopped."""
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,6 +130,31 @@ def test_a_stopped_run_goes_on(tmp_path):
     start, second = some(100, 8)
     assert start == 7 and second.average.count == 8
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 1
+
+
+def test_processes_on_cpus_know_of_each_other(tmp_path):
+    """Two of them must draw different views and step together, or the second is heat alone."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from groma_training.run import Run, Schedule, process_count, start_torch\n"
+        "start_torch(1, 0)\n"
+        "model = torch.nn.Linear(1, 1, bias=False)\n"
+        "torch.nn.init.zeros_(model.weight)\n"
+        "run = Run(sys.argv[1], model, [{'params': list(model.parameters()), 'lr': 0.1}], Schedule(1, 1))\n"
+        "rank, drawn = run.accelerator.process_index, run.rng.random()\n"
+        "run.learn(run.model(torch.full((1, 1), float(rank))).sum(), {})\n"
+        "gradient = float(run.optimizer.state_dict()['state'][0]['exp_avg']) / (1 - 0.9)\n"
+        "open(f'{sys.argv[1]}/{rank}', 'w').write(f'{process_count()} {drawn} {gradient}')\n")
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+               "--rdzv-endpoint", "localhost:0", str(script), str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, timeout=120)
+    one, two = ((tmp_path / name).read_text().split() for name in "01")
+    assert one[0] == two[0] == "2"
+    assert one[1] != two[1]
+    assert float(one[2]) == float(two[2]) == pytest.approx(0.5)  # the mean of 0 and 1
 
 
 def test_schedule_warms_up_stays_flat_and_comes_down():

@@ -24,7 +24,7 @@ from groma_training import bases
 from groma_training.data.labels import label_sets
 from groma_training.data.photo import read_jsonl
 from groma_training.evaluate import held_out
-from groma_training.evaluate.card import disagreements, table, write_table
+from groma_training.evaluate.card import disagreements, table, write_part
 from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
 from groma_training.files import write_text
 from groma_training.nouns import Nouns
@@ -68,7 +68,7 @@ def main() -> None:
     if options.out:
         write_text(options.out, json.dumps([asdict(f) for f in figures], indent=1))
     if options.card:
-        write_table(options.card, text)
+        write_part(options.card, "measured", text)
     if options.against and (apart := disagreements(figures, json.loads(options.against.read_text()), options.tolerance)):
         raise SystemExit("\n".join(["the engines disagree:", *apart]))
 

@@ -1,4 +1,4 @@
-"""The table in the model card, between two marks, replaced whole at every measurement."""
+"""Made parts of the model card, each between two marks and replaced whole: the table of measures, the example answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 from groma_training.evaluate.metrics import Figure
 from groma_training.files import write_text
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-
 
 def table(figures: Sequence[Figure], caption: str) -> str:
     head = ["| measure | value | 95 % interval | photos | questions | note |", "|---|---|---|---|---|---|"]
-    return "\n".join([BEGIN, "", f"{caption}. Intervals resample photos.", "", *head, *(f.row() for f in figures), "", END])
+    return "\n".join([f"{caption}. Intervals resample photos.", "", *head, *(f.row() for f in figures)])
 
 
 def disagreements(figures: Sequence[Figure], others: Sequence[dict], most: float) -> list[str]:
@@ -30,11 +28,13 @@ def disagreements(figures: Sequence[Figure], others: Sequence[dict], most: float
     return out
 
 
-def write_table(card: Path, text: str) -> None:
-    """Replaces what stands between the marks; a card without marks gets the table at its end."""
+def write_part(card: Path, name: str, text: str) -> None:
+    """Replaces what stands between the marks of ``name``; a card without them gets the part at its end."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = f"{begin}\n\n{text}\n\n{end}"
     old = card.read_text() if card.exists() else ""
-    if BEGIN in old and END in old:
-        new = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
+    if begin in old and end in old:
+        new = old[: old.index(begin)] + text + old[old.index(end) + len(end) :]
     else:
         new = old.rstrip("\n") + ("\n\n" if old else "") + text + "\n"
     write_text(card, new)
