@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -146,11 +147,14 @@ def test_processes_on_cpus_know_of_each_other(tmp_path):
         "run.learn(run.model(torch.full((1, 1), float(rank))).sum(), {})\n"
         "gradient = float(run.optimizer.state_dict()['state'][0]['exp_avg']) / (1 - 0.9)\n"
         "open(f'{sys.argv[1]}/{rank}', 'w').write(f'{process_count()} {drawn} {gradient}')\n")
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-               "--rdzv-endpoint", "localhost:0", str(script), str(tmp_path)]
-    subprocess.run(command, check=True, env=environment, timeout=120)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+              "MASTER_ADDR": "localhost", "MASTER_PORT": port, "PYTHONPATH": str(Path(__file__).parents[1])}
+    both = [subprocess.Popen([sys.executable, str(script), str(tmp_path)], env={**shared, "RANK": rank, "LOCAL_RANK": rank})
+            for rank in "01"]
+    assert [process.wait(120) for process in both] == [0, 0]
     one, two = ((tmp_path / name).read_text().split() for name in "01")
     assert one[0] == two[0] == "2"
     assert one[1] != two[1]
