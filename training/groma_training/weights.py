@@ -1,6 +1,6 @@
 """Weights that a stage starts from, and small checkpoints that a repository can hold.
 
-    python -m groma_training.weights --run RUNS/stage1/checkpoint.pt --stage proposer --out models/groma-s-checkpoint
+    python -m groma_training.weights --run RUNS/stage1/checkpoint.pt --stage proposer --out DIR
 
 A run's own ``checkpoint.pt`` has the optimiser's state and is several times larger.  What is written here are the averaged
 weights in f16: a stage that names the file in ``start`` goes on from them, with a fresh optimiser and its warm-up.
