@@ -46,9 +46,11 @@ def said(answer: Answer) -> str:
     """One line: phrases bold, the regions that they cite in brackets."""
     parts = []
     for s in answer.segments:
-        text = f"**{s.text.strip()}**" if s.phrase and s.text.strip() else s.text.strip()
-        parts.append(text + (f" [{', '.join(map(str, s.regions))}]" if s.regions else ""))
-    line = re.sub(r" ([.,;:!?])", r"\1", " ".join(parts)).strip()
+        if text := s.text.strip():
+            parts.append(f"**{text}**" if s.phrase else text)
+        if s.regions:
+            parts.append(f"[{', '.join(map(str, s.regions))}]")
+    line = re.sub(r" ([.,;:!?])", r"\1", " ".join(parts))
     return line.replace("|", "\\|") or "(nothing)"
 
 
@@ -70,8 +72,7 @@ def main() -> None:
     parser.add_argument("--list", required=True, type=Path)
     parser.add_argument("--card", required=True, type=Path, help="model card whose examples are replaced")
     options = parser.parse_args()
-    engine, rows = CommandLineEngine(options.groma, options.model), []
-    pictures = options.card.parent / "examples"
+    pictures, rows = options.card.parent / "examples", []
     for i, raw in enumerate(tomllib.loads(options.list.read_text())["example"], 1):
         example = Example(**raw)
         path = options.photos / example.photo
@@ -79,7 +80,7 @@ def main() -> None:
             photo = Photo(example.photo, str(path), *image.size)
         with tempfile.TemporaryDirectory() as folder:
             overlay = Path(folder) / "overlay.png"
-            engine.options = ["--overlay", str(overlay)]
+            engine = CommandLineEngine(options.groma, options.model, options=["--overlay", str(overlay)])
             box = torch.tensor([example.box] if example.box else []).reshape(-1, 4)
             answer = engine.ask(photo, example.task, example.text, box)
             picture = small(overlay)
