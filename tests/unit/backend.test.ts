@@ -146,6 +146,8 @@ test("a worker that the browser refuses is told with what to do", async () => {
 test("our copy of a bitmap is closed where its photo is given up", async () => {
   const close = vi.fn();
   class Bitmap {
+    readonly width = 1;
+    readonly height = 1;
     readonly close = close;
   }
   let copied: () => void = () => undefined;

@@ -8,7 +8,7 @@ import type { DeviceWish } from "./device.js";
 import { abortReason, closed, GromaError } from "./error.js";
 import { askStore } from "./lines.js";
 import { Photo, type PhotoInput, type OpenOptions } from "./photo.js";
-import { toSource } from "./source.js";
+import { discard, toSource } from "./source.js";
 import type { Availability, CachedModel, Debug, Info, LoadProgress, ModelSize } from "./types.js";
 
 /** Which model. */
@@ -117,7 +117,10 @@ export class Groma {
     return groma;
   }
 
-  /** Looks at a photo: everything that can be known before a question. */
+  /**
+   * Looks at a photo: everything that can be known before a question. Pixels and bitmaps are copied piece by piece, so that the
+   * page stays smooth: change or close them only once it has resolved.
+   */
   async open(photo: PhotoInput, options: OpenOptions = {}): Promise<Photo> {
     this.#check();
     const making = toSource(photo, options.signal);
@@ -127,10 +130,7 @@ export class Groma {
     });
     const result = await opening.catch((error: unknown) => {
       // Our own copy, of no use without its photo; it may still be on its way.
-      making.then(
-        (source) => "bitmap" in source && source.bitmap.close(),
-        () => undefined,
-      );
+      making.then(discard, () => undefined);
       throw error;
     });
     if (this.#destroyed || options.signal?.aborted) {

@@ -8,7 +8,7 @@ import type { Backend } from "./backend.js";
 import type { Connection } from "./connection.js";
 import { closed } from "./error.js";
 import type { Opened, PhotoSource, Said, StageProgress } from "./protocol.js";
-import { parcel } from "./source.js";
+import { discard, parcel } from "./source.js";
 import type { AnswerResult, Box, Region, Segment, Task, TaskRequest } from "./types.js";
 
 /** What can be opened. */
@@ -150,7 +150,7 @@ export class Photo {
     this.#onClose();
     await this.#moving?.catch(() => undefined);
     const { line, id } = this.#place;
-    if ("bitmap" in this.#source) this.#source.bitmap.close();
+    discard(this.#source);
     if (this.#isHere(this.#place)) await line.call("close", { photo: id }).catch(() => undefined);
   }
 

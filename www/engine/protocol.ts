@@ -14,10 +14,13 @@ import type {
   TaskRequest,
 } from "./types.js";
 
-/** A photo on its way to the worker: a file, a bitmap, or pixels (RGBA, 8 bits each) in a blob, which crosses without a copy. */
+/**
+ * A photo on its way to the worker: a file, a bitmap in strips from top to bottom, or pixels (RGBA, 8 bits each) in a blob,
+ * which crosses without a copy.
+ */
 export type PhotoSource =
   | { readonly blob: Blob }
-  | { readonly bitmap: ImageBitmap }
+  | { readonly strips: readonly ImageBitmap[] }
   | { readonly rgba: Blob; readonly width: number; readonly height: number };
 
 /** A photo that the worker has opened. */

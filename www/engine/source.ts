@@ -13,7 +13,7 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
   // A copy: the caller may close or change its own, and the photo may have to be looked at again.
   try {
     if (typeof ImageBitmap !== "undefined" && photo instanceof ImageBitmap)
-      return { bitmap: readable(await createImageBitmap(photo, AS_IT_IS)) };
+      return { strips: await stripsOf(photo) };
     if (typeof ImageData !== "undefined" && photo instanceof ImageData) return await ofPixels(photo);
   } catch (error) {
     if (error instanceof GromaError) throw error;
@@ -35,7 +35,7 @@ export async function toSource(photo: PhotoInput, signal?: AbortSignal): Promise
       const bitmap = signal?.aborted
         ? undefined
         : await createImageBitmap(photo, AS_IT_IS).catch(() => undefined);
-      if (bitmap) return { bitmap: readable(bitmap) };
+      if (bitmap) return { strips: [readable(bitmap)] };
       throw error;
     }
   }
@@ -68,10 +68,36 @@ async function ofPixels({ data, width, height }: ImageData): Promise<PhotoSource
 export async function parcel(
   source: PhotoSource,
 ): Promise<{ readonly source: PhotoSource; readonly transfer: Transferable[] }> {
-  if (!("bitmap" in source)) return { source, transfer: [] };
-  await pause();
-  const bitmap = await createImageBitmap(source.bitmap, AS_IT_IS);
-  return { source: { bitmap }, transfer: [bitmap] };
+  if (!("strips" in source)) return { source, transfer: [] };
+  const strips: ImageBitmap[] = [];
+  for (const strip of source.strips) {
+    await pause();
+    strips.push(await createImageBitmap(strip, AS_IT_IS));
+  }
+  return { source: { strips }, transfer: strips };
+}
+
+/** Gives back our own copy of a bitmap. */
+export function discard(source: PhotoSource): void {
+  if ("strips" in source) for (const strip of source.strips) strip.close();
+}
+
+/** A bitmap copied strip by strip, each in a task of its own: a large one at once would keep the page from drawing. */
+async function stripsOf(bitmap: ImageBitmap): Promise<ImageBitmap[]> {
+  const { width, height } = bitmap;
+  const rows = Math.max(1, Math.floor(PIECE / (4 * width)));
+  const strips: ImageBitmap[] = [];
+  try {
+    for (let y = 0; y < Math.max(1, height); y += rows) {
+      if (y > 0) await pause();
+      const strip = await createImageBitmap(bitmap, 0, y, width, Math.min(rows, height - y), AS_IT_IS);
+      strips.push(y > 0 ? strip : readable(strip));
+    }
+  } catch (error) {
+    discard({ strips });
+    throw error;
+  }
+  return strips;
 }
 
 /** A bitmap whose pixels may be read; those of a picture that another site gave for showing only may not, nor may they cross. */

@@ -16,11 +16,11 @@ export async function toPicture(source: PhotoSource, debug: Debug = {}): Promise
     const { rgba, width, height } = source;
     return { width, height, rgba: new Uint8Array(await read(rgba)) };
   }
-  if ("bitmap" in source) return fromBitmap(source.bitmap);
+  if ("strips" in source) return fromStrips(source.strips);
   const { blob } = source;
   // Its beginning says whose it is: a film need not be read for that.
   const head = new Uint8Array(await read(blob.slice(0, 12)));
-  if (!engineDecodes(head)) return fromBitmap(await decode(blob));
+  if (!engineDecodes(head)) return fromStrips([await decode(blob)]);
   if (blob.size > MAX_BYTES) {
     const size = `${Math.round(blob.size / 1e6)} MB, at most ${Math.round(MAX_BYTES / 1e6)} can be read`;
     throw new GromaError("image-too-large", `This picture's file has ${size}. Try a smaller one.`);
@@ -85,29 +85,34 @@ async function decode(blob: Blob): Promise<ImageBitmap> {
   }
 }
 
-function fromBitmap(bitmap: ImageBitmap): Picture {
-  const { width, height } = bitmap;
+/** A picture whose strips, at least one, lie below each other. */
+function fromStrips(strips: readonly ImageBitmap[]): Picture {
+  const width = strips[0]?.width ?? 0;
+  const height = strips.reduce((sum, strip) => sum + strip.height, 0);
   try {
     // Before the copies that reading it takes.
     if (width * height > MAX_PIXELS) {
       const size = `${width} × ${height} pixels, at most ${MAX_PIXELS / 1e6} million can be read`;
       throw new GromaError("image-too-large", `This picture has ${size}. Try a smaller one.`);
     }
-    return pixelsOf(bitmap);
+    return pixelsOf(strips, width, height);
   } finally {
-    bitmap.close();
+    for (const strip of strips) strip.close();
   }
 }
 
-function pixelsOf(bitmap: ImageBitmap): Picture {
-  const { width, height } = bitmap;
+function pixelsOf(strips: readonly ImageBitmap[], width: number, height: number): Picture {
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     if (!context) throw new Error("no canvas of this size");
-    context.drawImage(bitmap, 0, 0);
+    let y = 0;
+    for (const strip of strips) {
+      context.drawImage(strip, 0, y);
+      y += strip.height;
+    }
     const { data } = context.getImageData(0, 0, width, height);
     const rgba = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    if (!opaque(rgba)) readUnmultiplied(bitmap, rgba);
+    if (!opaque(rgba)) readUnmultiplied(strips, rgba);
     return { width, height, rgba };
   } catch (error) {
     throw new GromaError(
@@ -126,24 +131,30 @@ function opaque(rgba: Uint8Array): boolean {
 }
 
 /**
- * Reads a bitmap's numbers as they are. A 2D canvas multiplies colours by their alpha, which blackens what cannot be seen;
- * the engine looks at the colours alone. Without WebGL, or for a picture beyond its textures, `rgba` stays as it is.
+ * Reads the numbers of a bitmap's strips as they are. A 2D canvas multiplies colours by their alpha, which blackens what
+ * cannot be seen; the engine looks at the colours alone. Without WebGL, or for strips beyond its textures, `rgba` stays as it is.
  */
-function readUnmultiplied(bitmap: ImageBitmap, rgba: Uint8Array): void {
-  const { width, height } = bitmap;
+function readUnmultiplied(strips: readonly ImageBitmap[], rgba: Uint8Array): void {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
   if (!gl) return;
-  if (Math.max(width, height) <= (gl.getParameter(gl.MAX_TEXTURE_SIZE) as number)) {
+  const most = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
+  gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+  let at = 0;
+  for (const strip of strips) {
+    const { width, height } = strip;
+    const pixels = rgba.subarray(at, at + 4 * width * height);
+    at += pixels.length;
+    if (Math.max(width, height) > most) continue;
     const texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D, texture);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
-    gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, strip);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
     if (
       gl.checkFramebufferStatus(gl.FRAMEBUFFER) === gl.FRAMEBUFFER_COMPLETE &&
       gl.getError() === gl.NO_ERROR
     )
-      gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, rgba);
+      gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+    gl.deleteTexture(texture);
   }
   gl.getExtension("WEBGL_lose_context")?.loseContext();
 }
