@@ -281,8 +281,8 @@ def teach(run: Run, samples: list[Sample], nouns: Nouns, weight: torch.Tensor, s
         report["regions"] = sum(len(x.regions) for x in samples) / len(samples)
         if real is not None and s.vision_lr > 0 and s.region_weight:
             labels = torch.cat([x.labels for x in samples if x.pixels is not None]).to(real.device)
-            region, report["right"] = proposer.region_loss(real, labels, nouns, weight)
-            loss = loss + s.region_weight * region
+            region, named = proposer.region_loss(real, labels, nouns, weight)
+            loss, report = loss + s.region_weight * region, {**report, **named}
         run.learn(loss, report)
     run.tell()
     return report

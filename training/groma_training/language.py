@@ -24,7 +24,7 @@ from groma_training.views import View, normalised, seen_boxes, to_input
 
 INDEX_WEIGHT = 2.0  # index tokens carry the answer; words around them are easy
 SHOWN_AT = 0.5  # a region shows an object from this IoU on
-EMPTY_BELOW = 0.3  # and nothing of those that were searched for below this
+EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
 MOST_REGIONS = 100  # there are index tokens for so many
 
 

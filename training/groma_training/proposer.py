@@ -38,6 +38,7 @@ UNKNOWN, NOTHING = -1, -2
 SMALLEST_BOX = 0.008  # of the view's side: thinner boxes are not taught
 BACKGROUND_SHARE = {"coco-80": 1.0}  # lists that name fewer kinds of things are weaker witnesses of absence
 OTHER_BACKGROUND_SHARE = 0.3
+NOTHING_WEIGHT = 0.4  # of a region that shows nothing, beside one that shows a thing: there are several times as many
 
 
 class Views(IterableDataset):
@@ -192,19 +193,27 @@ def rarity(photos: list[Photo], nouns: Nouns, power: float = 0.25) -> Tensor:
     return ((count.mean() / count) ** power).clamp(max=4)
 
 
-def region_loss(shown: Tensor, labels: Tensor, nouns: Nouns, weight: Tensor) -> tuple[Tensor, float]:
-    """Regions must lie at their noun's vector, nearer than to any other; empty ones at zero."""
-    known, nothing = labels >= 0, labels == NOTHING
-    loss = shown.sum() * 0
-    right = 0.0
+def region_loss(shown: Tensor, labels: Tensor, nouns: Nouns, weight: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Regions must lie at their noun's vector, nearer than to any other and to zero, where those that show nothing lie.
+    -> loss; how many things are named rightly (``right``), and how many regions rightly show something or nothing."""
+    told = labels != UNKNOWN
+    if not told.any():
+        return shown.sum() * 0, {}
+    distance, label = nouns.distances(shown[told]), labels[told]
+    nothing = (shown[told].float() ** 2).sum(1, keepdim=True) / nouns.scale**2
+    place = torch.where(label == NOTHING, distance.shape[1], label)
+    every = torch.cat([distance, nothing], 1)
+    loss = F.cross_entropy(-8 * every, place, weight=torch.cat([weight, weight.new_tensor([NOTHING_WEIGHT])]))
+    known = label >= 0
+    report = {}
     if known.any():
-        distance, label = nouns.distances(shown[known]), labels[known]
-        loss = loss + F.cross_entropy(-8 * distance, label, weight=weight)
-        loss = loss + 0.5 * distance.gather(1, label[:, None]).mean()
-        right = float((distance.argmin(1) == label).float().mean())
-    if nothing.any():
-        loss = loss + 0.3 * (shown[nothing] ** 2).sum(1).mean() / nouns.scale**2
-    return loss, right
+        loss = loss + 0.5 * distance[known].gather(1, label[known, None]).mean()
+        report["right"] = float((distance[known].argmin(1) == label[known]).float().mean())
+        report["thing"] = float((every[known].argmin(1) < distance.shape[1]).float().mean())
+    if not known.all():
+        loss = loss + 0.2 * nothing[~known].mean()
+        report["empty"] = float((every[~known].argmin(1) == distance.shape[1]).float().mean())
+    return loss, report
 
 
 def patch_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -308,9 +317,9 @@ def main() -> None:
                 replay.add(seen, batch.truths)
             loss, report = proposal_loss(out, truths, weights)
             report["detection"] = float(loss.detach())
-            region, report["right"] = region_loss(shown, batch.labels.to(device), nouns, weight)
+            region, named = region_loss(shown, batch.labels.to(device), nouns, weight)
             patch = patch_loss(patches, batch.patches.to(device), weight)
-            report |= {"region": float(region.detach()), "patch": float(patch.detach())}
+            report |= {**named, "region": float(region.detach()), "patch": float(patch.detach())}
             run.learn(loss + s.region_weight * region + s.patch_weight * patch, report)
         run.tell()
 

@@ -1,0 +1,153 @@
+"""Between stages 1 and 2: the region encoder learns what the model's own proposals show.
+
+    accelerate launch -m groma_training.regions --config configs/groma-s.toml --run RUNS/regions
+
+Stage 1 shows it annotated boxes and random empty ones.  What the language model will read are proposals: many lie beside or
+across things, and one that shows nothing whole must look like nothing, or a lookup finds ten of what is there once.
+Everything but the region encoder is frozen and no language model runs, so a step costs a hundredth of stage 2's a region;
+the encoder's states are kept, for one look at a photo serves many steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groma_training import align, boxes, proposer
+from groma_training.config import GromaConfig
+from groma_training.data.mix import endless
+from groma_training.data.photo import Photo, PhotoStore, read_jsonl
+from groma_training.language import labels_of, scene_of
+from groma_training.model.encoder import patch_map
+from groma_training.model.groma import PROPOSER_STATES, Groma
+from groma_training.model.region_encoder import RegionEncoder
+from groma_training.model.select import nms
+from groma_training.nouns import Nouns
+from groma_training.proposer import NOTHING
+from groma_training.run import Run, Schedule, plan, process_count, start_torch
+from groma_training.settings import Settings, load_settings
+from groma_training.views import Augment, View, to_input, view
+
+MOST_PROPOSALS, MOST_EMPTY = 60, 24  # of a view, and of those that show nothing in one step
+
+
+@dataclass
+class Seen:
+    """A view as the frozen parts see it, in main memory: the states that the region encoder reads [L,1+N,D], regions [R,4] in
+    centre form, their categories [R] (or NOTHING, UNKNOWN)."""
+
+    states: Tensor
+    regions: Tensor
+    labels: Tensor
+
+    def some(self, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """All regions that show a thing, and some of those that show none."""
+        known, empty = ((keep).nonzero()[:, 0] for keep in (self.labels >= 0, self.labels == NOTHING))
+        chosen = rng.sample(empty.tolist(), min(MOST_EMPTY, len(empty)))
+        at = torch.cat([known, torch.tensor(chosen, dtype=torch.long)])
+        return self.regions[at], self.labels[at]
+
+
+class Shows(nn.Module):
+    """The region encoder alone, under its official name."""
+
+    def __init__(self, encoder: RegionEncoder, side: int) -> None:
+        super().__init__()
+        self.region_encoder, self.side = encoder, side
+        for module in (encoder.roi_align.updims, encoder.roi_align.pos_embedd):  # theirs is the language model's space
+            module.requires_grad_(False)
+
+    def forward(self, states: Tensor, regions: list[Tensor]) -> Tensor:
+        """states [L,B,1+N,D] -> what the regions show, in the decoder's input space less its centre, [sum R,H]."""
+        flat = self.region_encoder.flat([patch_map(s.float(), self.side) for s in states], regions)
+        return F.linear(flat, self.region_encoder.roi_align.updims.weight)
+
+
+@torch.no_grad()
+def look(g: Groma, v: View, nouns: Nouns) -> Seen:
+    """The view's proposals beside its annotated boxes, slightly moved."""
+    encoder = g.perceiver.vis_encoder
+    token = encoder.embeddings.cls_token
+    states = encoder(to_input(v.pixels[None].to(token.device)).to(token.dtype))[-PROPOSER_STATES:]
+    out = g.perceiver.propose([s.float() for s in states])
+    found, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
+    found = found[nms(boxes.corners(found), score, 0.6, 0.0, MOST_PROPOSALS)]
+    regions = torch.cat([found, proposer.jitter(v.boxes, 0.06)])
+    levels = len(g.c.region.level_scales)
+    scene, owner = scene_of(v, regions, ())
+    return Seen(torch.cat(states[-levels:]).half().cpu(), regions, labels_of(scene, owner, nouns))
+
+
+class Memory:
+    """Views that were seen; new ones replace any when all places are taken (2.4 MB each at 448 pixels, a width of 384 and
+    three levels)."""
+
+    def __init__(self, most: int, rng: random.Random) -> None:
+        self.most, self.rng = most, rng
+        self.seen: list[Seen] = []
+
+    def add(self, one: Seen) -> None:
+        if len(self.seen) < self.most:
+            self.seen.append(one)
+        else:
+            self.seen[self.rng.randrange(self.most)] = one
+
+    def draw(self, count: int) -> list[Seen]:
+        return self.rng.sample(self.seen, min(count, len(self.seen)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
+    options = parser.parse_args()
+    s = load_settings(options.config, "regions", options.set)
+    start_torch(s.threads, s.seed)
+    photos = [p for path in s.photos for p in read_jsonl(path)]
+    train(options.run, photos, s)
+
+
+def train(folder: Path, photos: list[Photo], s: Settings) -> None:
+    speaker, _, nouns = align.build(s, photos)
+    g, c = speaker.groma.requires_grad_(False), GromaConfig.load(s.model)
+    model = Shows(g.region_encoder.requires_grad_(True), g.side)
+    steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
+    run = Run(folder, model, [{"params": [p for p in model.parameters() if p.requires_grad], "lr": s.lr}],
+              Schedule(steps, s.warmup), seed=s.seed, average=s.average, save_minutes=s.save_minutes, accumulate=accumulate)
+    run.notes = {"names": nouns.names}
+    g.to(run.accelerator.device)
+    weight, store = proposer.rarity(photos, nouns).to(run.accelerator.device), PhotoStore()
+    augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
+    stream, memory = endless(photos, s.photo_power, run.rng), Memory(s.replay_views, run.rng)
+    while not run.done:
+        fresh = [view(next(stream), store, c.image_size, augment, run.rng, proposer.SMALLEST_BOX)
+                 for _ in range(s.batch - s.replay)]
+        batch = [*(look(g, v, nouns) for v in fresh), *memory.draw(s.replay)]
+        for one in batch[: len(fresh)]:
+            memory.add(one)
+        teach(run, batch, nouns, weight)
+
+
+def teach(run: Run, batch: list[Seen], nouns: Nouns, weight: Tensor) -> dict[str, float]:
+    """One piece: every region near its noun, those that show nothing near zero."""
+    device = run.accelerator.device
+    regions, labels = zip(*(one.some(run.rng) for one in batch), strict=True)
+    with run.accelerator.accumulate(run.model):
+        with run.accelerator.autocast():
+            states = torch.stack([one.states for one in batch], 1).to(device)
+            shown = run.model(states, [r.to(device) for r in regions])
+        loss, report = proposer.region_loss(shown, torch.cat(labels).to(device), nouns, weight)
+        run.learn(loss, report)
+    run.tell()
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What proposals show: the stage between detection and language."""
+
+import random
+
+import torch
+
+from groma_training import regions
+from groma_training.data.photo import Object, Photo
+from groma_training.model.groma import Groma
+from groma_training.nouns import Nouns
+from groma_training.proposer import NOTHING, UNKNOWN, region_loss
+from groma_training.run import Run, Schedule
+from groma_training.views import View
+
+
+def toy_nouns(config, tokenizer):
+    torch.manual_seed(1)
+    return Nouns(["dog", "cat"], torch.randn(config.llm.vocab_size, config.llm.hidden_size), tokenizer)
+
+
+def toy_view():
+    """A red dog on the left, a blue cat on the right."""
+    pixels = torch.full((3, 64, 64), 40, dtype=torch.uint8)
+    pixels[0, 8:32, 8:32], pixels[2, 32:60, 36:60] = 250, 250
+    photo = Photo("a", "", 64, 64, [Object((8, 8, 32, 32), "dog"), Object((36, 32, 60, 60), "cat")], exhaustive=True,
+                  label_set="coco-80")
+    return View(photo, pixels, torch.tensor([[20, 20, 24, 24], [48, 46, 24, 28]]) / 64, [0, 1], torch.zeros(0, 4))
+
+
+def test_nothing_is_a_kind_of_its_own(toy_config, toy_tokenizer):
+    nouns = toy_nouns(toy_config, toy_tokenizer)
+    labels, even = torch.tensor([0, 1, NOTHING, UNKNOWN]), torch.ones(2)
+    right = torch.cat([nouns.vectors, torch.zeros(2, nouns.vectors.shape[1])])
+    loss, report = region_loss(right, labels, nouns, even)
+    assert report == {"right": 1.0, "thing": 1.0, "empty": 1.0} and float(loss) < 0.2
+    worse, report = region_loss(right[[0, 0, 1, 1]], labels, nouns, even)
+    assert report == {"right": 0.5, "thing": 1.0, "empty": 0.0} and worse > loss + 1
+    assert region_loss(right[:1], torch.tensor([UNKNOWN]), nouns, even) == (0, {}), "what is not known teaches nothing"
+
+
+def test_a_view_is_learnt_by_heart_from_its_own_proposals(toy_config, toy_tokenizer, tmp_path):
+    nouns, g = toy_nouns(toy_config, toy_tokenizer), Groma(toy_config).requires_grad_(False)
+    model = regions.Shows(g.region_encoder.requires_grad_(True), g.side)
+    kept = {n: p.clone() for n, p in g.named_parameters() if not p.requires_grad}
+    seen = regions.look(g, toy_view(), nouns)
+    assert (seen.labels >= 0).sum() >= 2 and (seen.labels == NOTHING).sum() > 0
+    run = Run(tmp_path, model, [{"params": [p for p in model.parameters() if p.requires_grad], "lr": 3e-3}],
+              Schedule(150, 5), average=0.0)
+    while not run.done:
+        report = regions.teach(run, [seen], nouns, torch.ones(2))
+    assert report == {"right": 1.0, "thing": 1.0, "empty": 1.0}
+    assert all(torch.equal(p, kept[n]) for n, p in g.named_parameters() if n in kept), "nothing else is touched"
+    assert all(n.startswith("region_encoder.") for n in run.trained())
+
+
+def test_memory_holds_so_many_views():
+    memory = regions.Memory(3, random.Random(0))
+    for i in range(10):
+        memory.add(regions.Seen(torch.tensor(i), torch.zeros(0, 4), torch.zeros(0)))
+    assert len(memory.seen) == 3 and len(memory.draw(5)) == 3 and max(int(s.states) for s in memory.seen) > 2
+    few = regions.Seen(torch.zeros(0), torch.rand(40, 4), torch.tensor([3] + [NOTHING] * 38 + [UNKNOWN])).some(random.Random(0))
+    assert len(few[0]) == len(few[1]) == 1 + regions.MOST_EMPTY and few[1][0] == 3
