@@ -34,6 +34,11 @@ class Nouns:
         """tokens [R,H] -> squared distances to every noun in units of their mean length, [R,C]."""
         return torch.cdist(tokens.float(), self.vectors.to(tokens.device)) ** 2 / self.scale**2
 
+    def nearest(self, tokens: Tensor) -> Tensor:
+        """tokens [R,H] -> the place of the noun that each is nearest to, or len(names) where it is nearer to nothing, [R]."""
+        nothing = (tokens.float() ** 2).sum(1, keepdim=True) / self.scale**2
+        return torch.cat([self.distances(tokens), nothing], 1).argmin(1)
+
     def directions(self, count: int) -> Tensor:
         """[H,count]: principal directions of everyday nouns, scaled so that unit-variance codes reach their length."""
         _, _, v = torch.linalg.svd(self.everyday, full_matrices=True)

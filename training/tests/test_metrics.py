@@ -10,8 +10,9 @@ from groma_training.data.photo import Object, Photo, Phrase
 from groma_training.evaluate import examples, metrics
 from groma_training.evaluate.card import disagreements, table, write_part
 from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
-from groma_training.evaluate.held_out import captions, detect_all, proposals, referring, region_said
+from groma_training.evaluate.held_out import captions, detect_all, detect_by_regions, proposals, referring, region_said
 from groma_training.grounding import Segment
+from groma_training.nouns import Nouns
 
 BOX, FAR = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 90.0, 90.0)
 
@@ -57,6 +58,30 @@ def test_detect_all_and_false_alarms():
     assert abs(value(found, "detect-all F1").value - 2 / 3) < 1e-6
     alarms = value(found, "detect-all false")
     assert alarms.questions == 18 and abs(alarms.value - 1 / 18) < 1e-6
+
+
+def test_what_perception_allows_is_told_beside_it(toy_tokenizer):
+    """Four regions: the dog, the car taken for a dog, a second box on the dog that shows nothing, and a cat that is none."""
+    torch.manual_seed(0)
+    nouns = Nouns(["car", "cat", "dog"], torch.randn(10, 16), toy_tokenizer)
+    dog, cat = nouns.vectors[nouns.index["dog"]], nouns.vectors[nouns.index["cat"]]
+
+    class Eyes:
+        def regions(self, photo, refer):
+            places = [[0.05, 0.05, 0.1, 0.1], [0.7, 0.7, 0.4, 0.4], [0.05, 0.05, 0.1, 0.1], [0.3, 0.3, 0.1, 0.1]]
+            return torch.tensor(places), None
+
+        def shown(self, photo, centre):
+            return torch.stack([dog, dog * 0.9, dog * 0.1, cat])
+
+    assert nouns.nearest(Eyes().shown(None, None)).tolist() == [2, 2, 3, 1]
+    photos = [Photo("p", "", 100, 100, PHOTO.objects, True, "three"),
+              Photo("q", "", 9, 9, [Object((6, 0, 9, 3), "cat")], True, "three")]
+    found = detect_by_regions(Eyes(), photos, nouns)
+    # Dog: one hit, one wrong; car: one miss; the other photo's cat: one wrong, one miss.
+    assert abs(value(found, "detect-all F1").value - 2 / 6) < 1e-6
+    assert value(found, "ceiling").value == 2 / 3
+    assert value(found, "false alarms").value == 2 / 3, "the first photo's cat, the second one's dog"
 
 
 def test_caption_precision_tells_what_it_could_not_map():

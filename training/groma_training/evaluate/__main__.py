@@ -29,8 +29,10 @@ from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
 from groma_training.files import write_text
 from groma_training.nouns import Nouns
 
-INSIDE = ("region_category", "caption_perplexity")
-MEASURES = ("proposals", "region_category", "region_said", "referring", "detect_all", "captions", "caption_perplexity")
+NAMED = ("region_category", "detect_by_regions")  # by the nearest noun
+INSIDE = (*NAMED, "caption_perplexity")
+MEASURES = ("proposals", "region_category", "region_said", "referring", "detect_all", "detect_by_regions", "captions",
+            "caption_perplexity")
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def main() -> None:
     for name in options.only:
         if name in INSIDE and options.groma:
             continue
-        extra = [_nouns(photos)] if name == "region_category" else []
+        extra = [_nouns(photos)] if name in NAMED else []
         measured = getattr(held_out, name)(engine, photos, *extra)
         figures += measured
         print("\n".join(f.row() for f in measured), flush=True)

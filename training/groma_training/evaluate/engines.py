@@ -108,7 +108,7 @@ class TorchEngine:
     def proposals(self, photo: Photo, limit: int) -> tuple[Tensor, Tensor]:
         look = self.proposed(photo)
         keep = nms(boxes.corners(look.boxes), look.scores, 0.6, 0.0, limit)
-        return _pixels(look.boxes[keep], photo), look.scores[keep].cpu()
+        return in_pixels(look.boxes[keep], photo), look.scores[keep].cpu()
 
     def regions(self, photo: Photo, refer: Tensor) -> tuple[Tensor, Tensor]:
         """Kept regions [R,4] in centre form, and each user box's region."""
@@ -118,6 +118,12 @@ class TorchEngine:
         _, kept, match = select(look.boxes, look.scores, own, nms_thres=c.nms_thres, score_thres=c.box_score_thres,
                                 most=c.max_region_num)
         return kept, match
+
+    @torch.no_grad()
+    def shown(self, photo: Photo, centre: Tensor) -> Tensor:
+        """What boxes [R,4] in centre form show, without where they lie: [R,H], in the decoder's input space less its centre."""
+        roi, centre = self.model.region_encoder.roi_align, centre.to(self.device)
+        return (self.model.region_tokens(self.look(photo).states, [centre]) - roi.updims(roi.position(centre))).cpu()
 
     @torch.no_grad()
     def embeds(self, photo: Photo, exchange: Exchange, kept: Tensor, match: Tensor) -> tuple[Tensor, list[int]]:
@@ -154,7 +160,7 @@ class TorchEngine:
             if tokens[-1] in stop:
                 break
             x = self.model.embed(torch.tensor(tokens[-1:], device=self.device))
-        return Answer(parse(pieces(self.tokenizer, tokens), len(kept)), _pixels(kept, photo), len(tokens))
+        return Answer(parse(pieces(self.tokenizer, tokens), len(kept)), in_pixels(kept, photo), len(tokens))
 
     def _read_prefix(self, photo: Photo, x: Tensor) -> int:
         """Fills or shortens the decoder's cache to what stands before a question; returns its length."""
@@ -235,6 +241,6 @@ def pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
     return out
 
 
-def _pixels(b: Tensor, photo: Photo) -> Tensor:
+def in_pixels(b: Tensor, photo: Photo) -> Tensor:
     size = torch.tensor([photo.width, photo.height] * 2, dtype=torch.float32)
     return boxes.corners(b.cpu()) * size

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -18,7 +18,7 @@ from groma_training import templates
 from groma_training.boxes import area, iou_matrix
 from groma_training.data.labels import label_sets
 from groma_training.data.photo import Photo
-from groma_training.evaluate.engines import NO_BOXES, Engine, TorchEngine
+from groma_training.evaluate.engines import NO_BOXES, Engine, TorchEngine, in_pixels
 from groma_training.evaluate.metrics import (
     Figure,
     as_many_recall,
@@ -66,7 +66,6 @@ def proposals(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
 def region_category(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns) -> list[Figure]:
     """Annotated boxes straight into the region encoder; the nearest noun must be the box's category."""
     rows, others, person = [], [], []
-    roi = engine.model.region_encoder.roi_align
     for photo in photos:
         objects = [o for o in photo.objects if not o.iscrowd and o.label in nouns.index]
         if not objects:
@@ -74,11 +73,7 @@ def region_category(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns) 
         size = torch.tensor([photo.width, photo.height] * 2, dtype=torch.float32)
         corner = torch.tensor([o.box for o in objects], dtype=torch.float32) / size
         centre = torch.cat([(corner[:, :2] + corner[:, 2:]) / 2, corner[:, 2:] - corner[:, :2]], 1)
-        states = engine.look(photo).states
-        with torch.no_grad():
-            token = engine.model.region_tokens(states, [centre.to(engine.device)])
-            where = roi.updims(roi.position(centre.to(engine.device)))
-        named = nouns.distances((token - where).cpu()).argmin(1)
+        named = nouns.distances(engine.shown(photo, centre)).argmin(1)
         right = [nouns.names[i] == o.label for i, o in zip(named.tolist(), objects, strict=True)]
         rows.append((sum(right), len(right)))
         rest = [ok for ok, o in zip(right, objects, strict=True) if o.label != "person"]
@@ -133,24 +128,54 @@ def referring(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
 
 def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: int = 4, seed: int = 0) -> list[Figure]:
     """At most ``most`` present and ``absent`` absent categories a photo, drawn with a fixed seed."""
+    def cited(photo: Photo, label: str) -> torch.Tensor:
+        answer = engine.ask(photo, "detect", label, NO_BOXES)
+        return answer.boxes[answer.cited()]
+
+    rows, alarms = _detect_all(cited, photos, absent, most, seed)
+    return [f1("detect-all F1@0.5 (present categories)", rows),
+            ratio("detect-all false alarms (absent categories)", alarms)]
+
+
+def detect_by_regions(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns, absent: int = 2, most: int = 4,
+                      seed: int = 0) -> list[Figure]:
+    """The same questions without a language model: cited is every region that shows the category's noun, nearer than any
+    other and than nothing.  What perception allows; beside it, how many boxes any of the model's regions fits."""
+    def known(photo: Photo) -> tuple[torch.Tensor, torch.Tensor]:
+        centre, _ = engine.regions(photo, NO_BOXES)
+        return in_pixels(centre, photo), nouns.nearest(engine.shown(photo, centre))
+
+    def cited(photo: Photo, label: str) -> torch.Tensor:
+        corner, named = known(photo)
+        return corner[named == nouns.index[label]]
+
+    photos = list(photos)
+    rows, alarms = _detect_all(cited, photos, absent, most, seed)
+    every, _ = _detect_all(lambda photo, label: known(photo)[0], photos, absent, most, seed)  # the same draws
+    return [f1("detect-all F1@0.5 by the region encoder alone", rows),
+            ratio("  false alarms", alarms),
+            ratio("  ceiling: boxes that any region fits", [(hits, hits + missed) for hits, _, missed in every])]
+
+
+def _detect_all(cited: Callable[[Photo, str], torch.Tensor], photos: Iterable[Photo], absent: int, most: int, seed: int,
+                ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]]]:
+    """Per photo hits, wrong boxes and misses over its categories, and false alarms of how many absent ones."""
     photos, rng, found_rows, alarms = list(photos), random.Random(seed), [], []
     sets = label_sets(photos)
     for photo in photos:
         present = sorted({o.label for o in photo.objects if not o.iscrowd})
         hits = wrong = missed = false = 0
         for label in rng.sample(present, min(most, len(present))):
-            want, answer = truth(photo, label), engine.ask(photo, "detect", label, NO_BOXES)
-            found = answer.boxes[answer.cited()]
+            want, found = truth(photo, label), cited(photo, label)
             matched = greedy_matches(want, found)
             hits, wrong, missed = hits + matched, wrong + len(found) - matched, missed + len(want) - matched
         lacking = [c for c in sets.get(photo.label_set, ()) if c not in {o.label for o in photo.objects}]
         asked = rng.sample(lacking, min(absent, len(lacking)))
         for label in asked:
-            false += bool(engine.ask(photo, "detect", label, NO_BOXES).cited())
+            false += len(cited(photo, label)) > 0
         found_rows.append((hits, wrong, missed))
         alarms.append((false, len(asked)))
-    return [f1("detect-all F1@0.5 (present categories)", found_rows),
-            ratio("detect-all false alarms (absent categories)", alarms)]
+    return found_rows, alarms
 
 
 def lvis_ground(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
