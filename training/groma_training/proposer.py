@@ -9,11 +9,9 @@ what things are and not only where.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +28,7 @@ from groma_training.model.groma import PROPOSER_STATES, Perceiver
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.nouns import Nouns
 from groma_training.run import Run, Schedule, fastest_device, half_context, half_type, plan, process_count, start_torch
-from groma_training.settings import Settings, load_settings
+from groma_training.settings import Settings, stage_command
 from groma_training.views import Augment, View, to_input, view
 from groma_training.weights import read_weights
 
@@ -263,12 +261,7 @@ def parameter_groups(model: Stage1, s: Settings) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
-    options = parser.parse_args()
-    s = load_settings(options.config, "proposer", options.set)
+    parser, folder, s = stage_command(__doc__, "proposer")
     start_torch(s.threads, s.seed)
     c = GromaConfig.load(s.model)
     if s.replay and s.encoder_from < c.vision.num_hidden_layers:
@@ -286,12 +279,12 @@ def main() -> None:
     if s.start:
         for path in s.start:
             model.load_state_dict({k: v for k, v in read_weights(path).items() if k in startable(model)}, strict=False)
-    elif not (options.run / "checkpoint.pt").exists():
+    elif not (folder / "checkpoint.pt").exists():
         whiten.start(model, photos, c)
         if s.region_weight:  # upstream's stage 1 has no region encoder, and its width is beyond ridge regression
             print("regions named rightly after the ridge start:", ridge_start(model, photos, nouns, c, s), flush=True)
     steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
-    run = Run(options.run, model, parameter_groups(model, s), Schedule(steps, s.warmup), seed=s.seed,
+    run = Run(folder, model, parameter_groups(model, s), Schedule(steps, s.warmup), seed=s.seed,
               average=s.average, save_minutes=s.save_minutes, accumulate=accumulate,
               keep=("region_encoder.roi_align.updims.",))
     run.notes = {"names": nouns.names}

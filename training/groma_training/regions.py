@@ -10,7 +10,6 @@ the encoder's states are kept, for one look at a photo serves many steps.
 
 from __future__ import annotations
 
-import argparse
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING
 from groma_training.run import Run, Schedule, plan, process_count, start_torch
-from groma_training.settings import Settings, load_settings
+from groma_training.settings import Settings, stage_command
 from groma_training.views import Augment, View, to_input, view
 
 MOST_PROPOSALS, MOST_EMPTY = 60, 24  # of a view, and of those that show nothing in one step
@@ -103,15 +102,10 @@ class Memory:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
-    options = parser.parse_args()
-    s = load_settings(options.config, "regions", options.set)
+    _, folder, s = stage_command(__doc__, "regions")
     start_torch(s.threads, s.seed)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    train(options.run, photos, s)
+    train(folder, photos, s)
 
 
 def train(folder: Path, photos: list[Photo], s: Settings) -> None:

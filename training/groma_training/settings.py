@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import tomllib
 from dataclasses import dataclass, field, fields
@@ -83,3 +84,13 @@ def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Se
     for key in ("photos", "start"):
         values[key] = [locate(p) for p in values.get(key, [])]
     return Settings(**values)
+
+
+def stage_command(doc: str, stage: str) -> tuple[argparse.ArgumentParser, Path, Settings]:
+    """A stage's command line: its parser (for further refusals), the run's folder, the settings."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
+    options = parser.parse_args()
+    return parser, options.run, load_settings(options.config, stage, options.set)
