@@ -9,7 +9,6 @@ the adapters and new tokens alone, as the paper does; groma-s needs LoRA on its 
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 from pathlib import Path
@@ -28,7 +27,7 @@ from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.run import Run, Schedule, half_context, half_type, plan, process_count, start_torch
-from groma_training.settings import Settings, load_settings
+from groma_training.settings import Settings, stage_command
 from groma_training.views import Augment, View, view
 from groma_training.vocabulary import COLOURS, NOUNS
 from groma_training.weights import read_weights
@@ -247,16 +246,10 @@ def start(s: Settings, folder: Path, photos: list[Photo]) -> tuple[Run, Writer, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument("--stage", default="align", help="table of the configuration: scenes, align, …")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    s = load_settings(options.config, options.stage, options.set)
+    _, folder, s = stage_command(__doc__, "align", "scenes")
     start_torch(s.threads, s.seed)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    run, writer, nouns = start(s, options.run, photos)
+    run, writer, nouns = start(s, folder, photos)
     material = Material(photos, run.bare, writer, nouns, s, run.rng)
     material.most = run.notes.get("most", material.most)
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)

@@ -9,9 +9,7 @@ ShareGPT4V and Groma Instruct.  Regions stand in random order, so that ids carry
 
 from __future__ import annotations
 
-import argparse
 import random
-from pathlib import Path
 
 import torch
 
@@ -22,7 +20,7 @@ from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
 from groma_training.language import SHOWN_AT, Sample, labels_of, scene_of
 from groma_training.run import start_torch
-from groma_training.settings import load_settings
+from groma_training.settings import stage_command
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
 from groma_training.views import Augment, View, normalised, seen_boxes
@@ -73,15 +71,10 @@ def conversation(writer: Writer, asked: list[Exchange], images: int, regions: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    s = load_settings(options.config, "instruct", options.set)
+    _, folder, s = stage_command(__doc__, "instruct")
     start_torch(s.threads, s.seed)
     photos = [p for path in s.photos for p in read_jsonl(path)]
-    run, writer, nouns = start(s, options.run, photos)
+    run, writer, nouns = start(s, folder, photos)
     material = Conversations(photos, run.bare, writer, nouns, s, random.Random(run.rng.random()))
     weight = proposer.rarity(photos, nouns).to(run.accelerator.device)
     run.notes = {"names": nouns.names}

@@ -22,7 +22,7 @@ from groma_training.templates import Scene
 from groma_training.tokens import IGNORE, SpecialIds
 from groma_training.views import View, normalised, seen_boxes, to_input
 
-INDEX_WEIGHT = 2.0  # index tokens carry the answer; words around them are easy
+INDEX_WEIGHT = 5.0  # index tokens carry the answer; words around them are easy
 SHOWN_AT = 0.5  # a region shows an object from this IoU on
 EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
 MOST_REGIONS = 100  # there are index tokens for so many

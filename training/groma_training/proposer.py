@@ -27,6 +27,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Perceiver
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.nouns import Nouns
+from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, fastest_device, half_context, half_type, plan, process_count, start_torch
 from groma_training.settings import Settings, stage_command
 from groma_training.views import Augment, View, to_input, view
@@ -36,6 +37,7 @@ UNKNOWN, NOTHING = -1, -2
 SMALLEST_BOX = 0.008  # of the view's side: thinner boxes are not taught
 BACKGROUND_SHARE = {"coco-80": 1.0}  # lists that name fewer kinds of things are weaker witnesses of absence
 OTHER_BACKGROUND_SHARE = 0.3
+SPARE_VIEWS = 16  # seen views that are kept for each that is drawn
 NOTHING_WEIGHT = 0.4  # of a region that shows nothing, beside one that shows a thing: there are several times as many
 
 
@@ -102,27 +104,6 @@ class Stage1(nn.Module):
         seen = self.perceiver.seen(states)
         both = seen if kept is None else torch.cat([seen, kept.to(seen)])
         return self.perceiver.propose_from(both), self.shows(states, regions), patches.float(), seen.detach()
-
-
-class Replay:
-    """What the frozen encoder has seen, in f16, so that a step learns from many more views than it encodes: on a plain
-    core that is six times as many in the same time."""
-
-    def __init__(self, most: int, rng: random.Random) -> None:
-        self.most, self.rng = most, rng
-        self.views: list[tuple[Tensor, Truth]] = []
-
-    def add(self, seen: Tensor, truths: list[Truth]) -> None:
-        """seen [B,D,side,side]; when all places are taken, new views replace any."""
-        for one in zip(seen.half().cpu(), truths, strict=True):
-            if len(self.views) < self.most:
-                self.views.append(one)
-            else:
-                self.views[self.rng.randrange(self.most)] = one
-
-    def draw(self, count: int) -> list[tuple[Tensor, Truth]]:
-        """Up to ``count`` different views; fewer while there are not sixteen times as many, lest few are learnt by heart."""
-        return self.rng.sample(self.views, min(count, len(self.views) // 16))
 
 
 @dataclass
@@ -296,7 +277,8 @@ def main() -> None:
                         collate_fn=lambda views: collate(views, nouns.index, c.side))
     run.log({"photos": len(photos), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     batches = iter(loader)
-    replay = Replay(s.replay_views, random.Random(f"{s.seed}-{run.step}-{run.accelerator.process_index}"))
+    rng = random.Random(f"{s.seed}-{run.step}-{run.accelerator.process_index}")
+    replay: Replay[tuple[Tensor, Truth]] = Replay(s.replay_views, rng, SPARE_VIEWS)
     while not run.done:
         batch = next(batches)
         drawn = replay.draw(s.replay)
@@ -307,7 +289,8 @@ def main() -> None:
             with run.accelerator.autocast():
                 out, shown, patches, seen = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions], kept)
             if s.replay:
-                replay.add(seen, batch.truths)
+                for one in zip(seen.half().cpu(), batch.truths, strict=True):
+                    replay.add(one)
             loss, report = proposal_loss(out, truths, weights)
             report["detection"] = float(loss.detach())
             region, named = region_loss(shown, batch.labels.to(device), nouns, weight)

@@ -29,6 +29,7 @@ from groma_training.model.region_encoder import RegionEncoder
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING
+from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, plan, process_count, start_torch
 from groma_training.settings import Settings, stage_command
 from groma_training.views import Augment, View, to_input, view
@@ -39,7 +40,7 @@ MOST_PROPOSALS, MOST_EMPTY = 60, 24  # of a view, and of those that show nothing
 @dataclass
 class Seen:
     """A view as the frozen parts see it, in main memory: the states that the region encoder reads [L,1+N,D], regions [R,4] in
-    centre form, their categories [R] (or NOTHING, UNKNOWN)."""
+    centre form, their categories [R] (or NOTHING, UNKNOWN).  2.4 MB at 448 pixels, a width of 384 and three levels."""
 
     states: Tensor
     regions: Tensor
@@ -83,24 +84,6 @@ def look(g: Groma, v: View, nouns: Nouns) -> Seen:
     return Seen(torch.cat(states[-levels:]).half().cpu(), regions, labels_of(scene, owner, nouns))
 
 
-class Memory:
-    """Views that were seen; new ones replace any when all places are taken (2.4 MB each at 448 pixels, a width of 384 and
-    three levels)."""
-
-    def __init__(self, most: int, rng: random.Random) -> None:
-        self.most, self.rng = most, rng
-        self.seen: list[Seen] = []
-
-    def add(self, one: Seen) -> None:
-        if len(self.seen) < self.most:
-            self.seen.append(one)
-        else:
-            self.seen[self.rng.randrange(self.most)] = one
-
-    def draw(self, count: int) -> list[Seen]:
-        return self.rng.sample(self.seen, min(count, len(self.seen)))
-
-
 def main() -> None:
     _, folder, s = stage_command(__doc__, "regions")
     start_torch(s.threads, s.seed)
@@ -119,7 +102,7 @@ def train(folder: Path, photos: list[Photo], s: Settings) -> None:
     g.to(run.accelerator.device)
     weight, store = proposer.rarity(photos, nouns).to(run.accelerator.device), PhotoStore()
     augment = Augment(s.crop, tuple(s.crop_side), s.flip, s.colour, s.grey)
-    stream, memory = endless(photos, s.photo_power, run.rng), Memory(s.replay_views, run.rng)
+    stream, memory = endless(photos, s.photo_power, run.rng), Replay(s.replay_views, run.rng)
     while not run.done:
         fresh = [view(next(stream), store, c.image_size, augment, run.rng, proposer.SMALLEST_BOX)
                  for _ in range(s.batch - s.replay)]

@@ -86,11 +86,16 @@ def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Se
     return Settings(**values)
 
 
-def stage_command(doc: str, stage: str) -> tuple[argparse.ArgumentParser, Path, Settings]:
-    """A stage's command line: its parser (for further refusals), the run's folder, the settings."""
+def stage_command(doc: str, *stages: str) -> tuple[argparse.ArgumentParser, Path, Settings]:
+    """The command line of one of ``stages`` (the first unless --stage says otherwise): its parser (for further refusals), the
+    run's folder, the settings."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--run", required=True, type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the stage")
+    if len(stages) > 1:
+        parser.add_argument("--stage", choices=stages, default=stages[0], help="table of the configuration")
+    else:
+        parser.set_defaults(stage=stages[0])
     options = parser.parse_args()
-    return parser, options.run, load_settings(options.config, stage, options.set)
+    return parser, options.run, load_settings(options.config, options.stage, options.set)

@@ -9,6 +9,7 @@ from groma_training.data.photo import Object, Photo
 from groma_training.model.groma import Groma
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN, region_loss
+from groma_training.replay import Replay
 from groma_training.run import Run, Schedule
 from groma_training.views import View
 
@@ -53,10 +54,13 @@ def test_a_view_is_learnt_by_heart_from_its_own_proposals(toy_config, toy_tokeni
     assert all(n.startswith("region_encoder.") for n in run.trained())
 
 
-def test_memory_holds_so_many_views():
-    memory = regions.Memory(3, random.Random(0))
+def test_replay_holds_so_many_views():
+    replay = Replay(3, random.Random(0))
     for i in range(10):
-        memory.add(regions.Seen(torch.tensor(i), torch.zeros(0, 4), torch.zeros(0)))
-    assert len(memory.seen) == 3 and len(memory.draw(5)) == 3 and max(int(s.states) for s in memory.seen) > 2
+        replay.add(i)
+    assert len(replay.seen) == 3 and len(set(replay.draw(5))) == 3 and max(replay.seen) > 2
+
+
+def test_some_regions_that_show_nothing_are_enough():
     few = regions.Seen(torch.zeros(0), torch.rand(40, 4), torch.tensor([3] + [NOTHING] * 38 + [UNKNOWN])).some(random.Random(0))
     assert len(few[0]) == len(few[1]) == 1 + regions.MOST_EMPTY and few[1][0] == 3

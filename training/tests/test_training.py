@@ -17,11 +17,12 @@ from groma_training.data.photo import Object, Photo
 from groma_training.detection_loss import Truth, proposal_loss
 from groma_training.dialogue import Writer, pack
 from groma_training.instruct import conversation
-from groma_training.language import Sample, Speaker, choose_regions, scene_of
+from groma_training.language import INDEX_WEIGHT, Sample, Speaker, choose_regions, scene_of
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.proposer import NOTHING, UNKNOWN, Replay, Stage1
+from groma_training.proposer import NOTHING, SPARE_VIEWS, UNKNOWN, Stage1
+from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, averaged, half_type, plan
 from groma_training.templates import Exchange
 from groma_training.tokens import IGNORE
@@ -92,7 +93,7 @@ def test_batches_equal_single_samples(speaker):
     shares = []
     for s in samples:
         target = s.packed.labels[s.packed.labels >= 0]
-        shares.append(float(torch.where(target >= writer.special.index[0], 2.0, 1.0).sum()))
+        shares.append(float(torch.where(target >= writer.special.index[0], INDEX_WEIGHT, 1.0).sum()))
     mean = sum(a * w for a, w in zip(alone, shares, strict=True)) / sum(shares)
     assert abs(together - mean) < 1e-4
 
@@ -228,14 +229,14 @@ def test_the_proposer_reads_frozen_states_too(toy_config, toy_tokenizer, trained
 
 def test_views_are_remembered_with_their_truths(toy_config):
     perceiver = Groma(toy_config).perceiver.eval()
-    replay = Replay(40, random.Random(0))
+    replay = Replay(40, random.Random(0), SPARE_VIEWS)
     assert replay.draw(3) == [], "nothing to draw from"
     seen = perceiver.seen([torch.randn(50, 65, 32) for _ in range(4)]).detach()
     truths = [Truth(torch.full((1, 4), i / 50), torch.zeros(0, 4)) for i in range(50)]
-    for i in range(0, 50, 10):
-        replay.add(seen[i : i + 10], truths[i : i + 10])
+    for one in zip(seen.half(), truths, strict=True):
+        replay.add(one)
     drawn = replay.draw(5)
-    assert len(replay.views) == 40 and len(drawn) == 2, "a sixteenth of what is kept"
+    assert len(replay.seen) == 40 and len(drawn) == 2, "a sixteenth of what is kept"
     for kept, truth in drawn:
         i = round(float(truth.boxes[0, 0]) * 50)
         assert torch.allclose(kept.float(), seen[i], atol=2e-3)
