@@ -21,10 +21,12 @@ from groma_training.proposer import NOTHING, UNKNOWN, names_all
 from groma_training.templates import Scene
 from groma_training.tokens import IGNORE, SpecialIds
 from groma_training.views import View, normalised, seen_boxes, to_input
+from groma_training.vocabulary import category_of
 
 INDEX_WEIGHT = 5.0  # index tokens carry the answer; words around them are easy
 SHOWN_AT = 0.5  # a region shows an object from this IoU on
 EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
+SURE, DOUBTFUL = 0.5, 0.15  # beliefs from which on a region shows a thing, or may show it
 MOST_REGIONS = 100  # there are index tokens for so many
 
 
@@ -65,6 +67,14 @@ class Speaker(nn.Module):
         if all(s.states is not None for s in photos):
             return [torch.stack(level) for level in zip(*(s.states for s in photos), strict=True)]
         return self.look(torch.stack([s.pixels for s in photos]).to(self.groma.new_input_embs.weight.device))
+
+    @torch.no_grad()
+    def beliefs(self, states: list[Tensor], regions: Tensor) -> Tensor:
+        """What the region encoder takes a photo's regions [R,4] for; states: the last ones [1+N,D] -> [R,C+1]."""
+        encoder, side = self.groma.region_encoder, self.groma.side
+        last = [patch_map(s[None].float(), side) for s in states[-len(self.groma.c.region.level_scales) :]]
+        flat = encoder.flat(last, [regions.to(last[0].device)])
+        return self.nouns.beliefs(F.linear(flat.float(), encoder.roi_align.updims.weight.float())).cpu()
 
     def regions(self, samples: Sequence[Sample], states: list[Tensor] | None) -> tuple[list[Tensor], Tensor | None]:
         """Region tokens per sample, and what the encoder says photos' regions show [sum R,H]."""
@@ -143,6 +153,27 @@ def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: 
     order = list(range(len(kept)))
     rng.shuffle(order)
     return kept[order]
+
+
+def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns) -> Scene:
+    """``scene_of``'s scene as the region encoder sees it (beliefs [R,C+1], ``Nouns.beliefs``): what a region surely shows is
+    there, whatever the annotation says, and what one may show is there without a region, so that nobody asks for it.
+
+    An answer then follows from the tokens alone.  Annotations can't be read off tokens that are wrong; a decoder taught by
+    them learns to guess.  Phrases stay where their region shows what their head noun names.
+    """
+    labels, where, shown = [], [], []
+    surely, named = beliefs.max(1)
+    for r, row in enumerate(beliefs[:, :-1].tolist()):
+        for c, belief in enumerate(row):
+            sure = c == named[r] and surely[r] >= SURE
+            if sure or belief >= DOUBTFUL:
+                labels.append(nouns.names[c])
+                where.append(tuple(regions[r].tolist()))
+                shown.append(r if sure else None)
+    sure_of = {(r, label) for r, label in zip(shown, labels, strict=True) if r is not None}
+    phrases = [(text, r) for text, r in scene.phrases if (r, category_of(text, set(nouns.names))) in sure_of]
+    return Scene(labels, where, shown, scene.captions, phrases, nouns.names, scene.mirrored)
 
 
 def labels_of(scene: Scene, owner: Tensor, nouns: Nouns) -> Tensor:

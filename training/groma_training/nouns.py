@@ -14,6 +14,8 @@ from torch import Tensor
 
 from groma_training.vocabulary import NOUNS
 
+SHARPNESS = 8.0  # of the category loss: how fast belief falls with squared distance
+
 
 class Nouns:
     """``vectors`` [C,H]: the mean embedding of " name", less ``centre`` [H], the mean over everyday nouns."""
@@ -34,10 +36,18 @@ class Nouns:
         """tokens [R,H] -> squared distances to every noun in units of their mean length, [R,C]."""
         return torch.cdist(tokens.float(), self.vectors.to(tokens.device)) ** 2 / self.scale**2
 
+    def choices(self, tokens: Tensor) -> Tensor:
+        """``distances`` and, in a last column, that to nothing (zero), [R,C+1]."""
+        nothing = (tokens.float() ** 2).sum(1, keepdim=True) / self.scale**2
+        return torch.cat([self.distances(tokens), nothing], 1)
+
     def nearest(self, tokens: Tensor) -> Tensor:
         """tokens [R,H] -> the place of the noun that each is nearest to, or len(names) where it is nearer to nothing, [R]."""
-        nothing = (tokens.float() ** 2).sum(1, keepdim=True) / self.scale**2
-        return torch.cat([self.distances(tokens), nothing], 1).argmin(1)
+        return self.choices(tokens).argmin(1)
+
+    def beliefs(self, tokens: Tensor) -> Tensor:
+        """tokens [R,H] -> how likely each shows each noun, or nothing (last), as the category loss reads distances."""
+        return (-SHARPNESS * self.choices(tokens)).softmax(1)
 
     def directions(self, count: int) -> Tensor:
         """[H,count]: principal directions of everyday nouns, scaled so that unit-variance codes reach their length."""

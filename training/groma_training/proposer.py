@@ -26,7 +26,7 @@ from groma_training.detection_loss import Truth, Weights, outside_crowds, propos
 from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Perceiver
 from groma_training.model.region_encoder import RegionEncoder
-from groma_training.nouns import Nouns
+from groma_training.nouns import SHARPNESS, Nouns
 from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, fastest_device, half_context, half_type, plan, process_count, start_torch
 from groma_training.settings import Settings, stage_command
@@ -178,11 +178,10 @@ def region_loss(shown: Tensor, labels: Tensor, nouns: Nouns, weight: Tensor) -> 
     told = labels != UNKNOWN
     if not told.any():
         return shown.sum() * 0, {}
-    distance, label = nouns.distances(shown[told]), labels[told]
-    nothing = (shown[told].float() ** 2).sum(1, keepdim=True) / nouns.scale**2
+    every, label = nouns.choices(shown[told]), labels[told]
+    distance, nothing = every[:, :-1], every[:, -1]
     place = torch.where(label == NOTHING, distance.shape[1], label)
-    every = torch.cat([distance, nothing], 1)
-    loss = F.cross_entropy(-8 * every, place, weight=torch.cat([weight, weight.new_tensor([NOTHING_WEIGHT])]))
+    loss = F.cross_entropy(-SHARPNESS * every, place, weight=torch.cat([weight, weight.new_tensor([NOTHING_WEIGHT])]))
     known = label >= 0
     report = {}
     if known.any():

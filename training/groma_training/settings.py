@@ -55,6 +55,7 @@ class Settings:
     text_share: float = 0.0  # how many samples are text-only scenes
     scene_regions: float = 6.0
     fade_steps: int = 0
+    taught_by: str = "annotations"  # or "regions": what the region encoder takes them for (language.scene_as_shown)
     remember: bool = False  # keep views and proposals in memory
     questions: int = 8
     regions: list[int] = field(default_factory=lambda: [8, 16, 30])

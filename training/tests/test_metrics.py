@@ -1,6 +1,7 @@
 """Measures on cases small enough to know the answer, and the command line as an engine."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,15 @@ from groma_training.data.photo import Object, Photo, Phrase
 from groma_training.evaluate import examples, metrics
 from groma_training.evaluate.card import disagreements, table, write_part
 from groma_training.evaluate.engines import NO_BOXES, Answer, CommandLineEngine
-from groma_training.evaluate.held_out import captions, detect_all, detect_by_regions, proposals, referring, region_said
+from groma_training.evaluate.held_out import (
+    captions,
+    detect_all,
+    detect_by_regions,
+    proposals,
+    referring,
+    referring_by_regions,
+    region_said,
+)
 from groma_training.grounding import Segment
 from groma_training.nouns import Nouns
 
@@ -82,6 +91,10 @@ def test_what_perception_allows_is_told_beside_it(toy_tokenizer):
     assert abs(value(found, "detect-all F1").value - 2 / 6) < 1e-6
     assert value(found, "ceiling").value == 2 / 3
     assert value(found, "false alarms").value == 2 / 3, "the first photo's cat, the second one's dog"
+    phrases = [Phrase("the big dog", [(0, 0, 10, 10)]), Phrase("a red cat", [(0, 0, 10, 10)]), Phrase("it", [(0, 0, 10, 10)])]
+    told = referring_by_regions(Eyes(), [replace(photos[0], phrases=phrases), photos[1]], nouns)
+    assert value(told, "REC accuracy").value == 2 / 3, "the dog, and the best scored one where no category is named"
+    assert value(told, "phrases that name").value == 1 / 3
 
 
 def test_caption_precision_tells_what_it_could_not_map():

@@ -4,13 +4,15 @@ import random
 
 import torch
 
-from groma_training import regions
+from groma_training import regions, templates
 from groma_training.data.photo import Object, Photo
+from groma_training.language import scene_as_shown
 from groma_training.model.groma import Groma
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN, region_loss
 from groma_training.replay import Replay
 from groma_training.run import Run, Schedule
+from groma_training.templates import Scene
 from groma_training.views import View
 
 
@@ -64,3 +66,19 @@ def test_replay_holds_so_many_views():
 def test_some_regions_that_show_nothing_are_enough():
     few = regions.Seen(torch.zeros(0), torch.rand(40, 4), torch.tensor([3] + [NOTHING] * 38 + [UNKNOWN])).some(random.Random(0))
     assert len(few[0]) == len(few[1]) == 1 + regions.MOST_EMPTY and few[1][0] == 3
+
+
+def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
+    """Region 0 is a dog for sure, 1 perhaps one, 2 nothing, 3 a cat that the annotation calls a dog."""
+    nouns = toy_nouns(toy_config, toy_tokenizer)
+    d, c = nouns.index["dog"], nouns.index["cat"]
+    beliefs = torch.zeros(4, 3)
+    beliefs[0, d], beliefs[1, d], beliefs[1, 2], beliefs[2, 2], beliefs[3, c], beliefs[3, d] = 0.9, 0.3, 0.7, 1.0, 0.95, 0.05
+    told = Scene(["dog"], [(0.5, 0.5, 0.1, 0.1)], [3], ["A dog."], [("the old dog", 3), ("a dog", 0), ("a dog", 1)])
+    shown = scene_as_shown(told, torch.arange(16).reshape(4, 4) / 20, beliefs, nouns)
+    assert list(zip(shown.labels, shown.regions, strict=True)) == [("dog", 0), ("dog", None), ("cat", 3)]
+    assert shown.phrases == [("a dog", 0)], "the others can't be read off their tokens"
+    assert templates.find_all(shown, "dog", random.Random(0)) is None, "one of two dogs is doubtful"
+    assert templates.find_one(shown, "cat", random.Random(0)).answer == "<roi><r3></roi>"
+    assert templates.find_none(shown, random.Random(0)) is None, "all kinds may be there"
+    assert shown.captions == told.captions and shown.vocabulary == nouns.names

@@ -29,10 +29,10 @@ from groma_training.evaluate.engines import CommandLineEngine, TorchEngine
 from groma_training.files import write_text
 from groma_training.nouns import Nouns
 
-NAMED = ("region_category", "detect_by_regions")  # by the nearest noun
+NAMED = ("region_category", "referring_by_regions", "detect_by_regions")  # by the nearest noun
 INSIDE = (*NAMED, "caption_perplexity")
-MEASURES = ("proposals", "region_category", "region_said", "referring", "detect_all", "detect_by_regions", "captions",
-            "caption_perplexity")
+MEASURES = ("proposals", "region_category", "region_said", "referring", "referring_by_regions", "detect_all",
+            "detect_by_regions", "captions", "caption_perplexity")
 
 
 def main() -> None:

@@ -126,6 +126,28 @@ def referring(engine: Engine, photos: Iterable[Photo]) -> list[Figure]:
             ratio("  rule: always the largest", tally["largest"]), ratio("  rule: always the best scored", tally["best"])]
 
 
+def referring_by_regions(engine: TorchEngine, photos: Iterable[Photo], nouns: Nouns) -> list[Figure]:
+    """REC without a language model: the region that shows the category of the phrase's head noun most surely, the best scored
+    one where the phrase names none.  What categories alone give; telling two of a kind apart is not in it."""
+    right, unmapped = [], []
+    for photo in photos:
+        phrases = [p for p in photo.phrases if len(p.boxes) == 1]
+        if not phrases:
+            continue
+        centre, _ = engine.regions(photo, NO_BOXES)
+        corner, sure = in_pixels(centre, photo), nouns.beliefs(engine.shown(photo, centre))
+        hits = named = 0
+        for p in phrases:
+            label = category_of(p.text, set(nouns.names))
+            at = 0 if label is None else int(sure[:, nouns.index[label]].argmax())
+            want = torch.tensor([p.boxes[0]], dtype=torch.float32)
+            hits += float(iou_matrix(want, corner[at : at + 1])) >= 0.5
+            named += label is not None
+        right.append((hits, len(phrases)))
+        unmapped.append((len(phrases) - named, len(phrases)))
+    return [ratio("REC accuracy@0.5 by the region encoder alone", right), ratio("  phrases that name no category", unmapped)]
+
+
 def detect_all(engine: Engine, photos: Iterable[Photo], absent: int = 2, most: int = 4, seed: int = 0) -> list[Figure]:
     """At most ``most`` present and ``absent`` absent categories a photo, drawn with a fixed seed."""
     def cited(photo: Photo, label: str) -> torch.Tensor:
