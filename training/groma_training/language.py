@@ -71,10 +71,14 @@ class Speaker(nn.Module):
     @torch.no_grad()
     def beliefs(self, states: list[Tensor], regions: Tensor) -> Tensor:
         """What the region encoder takes a photo's regions [R,4] for; states: the last ones [1+N,D] -> [R,C+1]."""
+        return self.nouns.beliefs(self.shown([t[None] for t in states], [regions])).cpu()
+
+    def shown(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
+        """What the region encoder says that regions show: states [B,1+N,D], the last ones; B x [R,4] -> [sum R,H]."""
         encoder, side = self.groma.region_encoder, self.groma.side
-        last = [patch_map(s[None].float(), side) for s in states[-len(self.groma.c.region.level_scales) :]]
-        flat = encoder.flat(last, [regions.to(last[0].device)])
-        return self.nouns.beliefs(F.linear(flat.float(), encoder.roi_align.updims.weight.float())).cpu()
+        weight = encoder.roi_align.updims.weight
+        last = [patch_map(s.float(), side) for s in states[-len(self.groma.c.region.level_scales) :]]
+        return F.linear(encoder.flat(last, [r.to(weight.device) for r in regions]).float(), weight.float())
 
     def regions(self, samples: Sequence[Sample], states: list[Tensor] | None) -> tuple[list[Tensor], Tensor | None]:
         """Region tokens per sample, and what the encoder says photos' regions show [sum R,H]."""
@@ -83,9 +87,7 @@ class Speaker(nn.Module):
         photos = [s for s in samples if s.pixels is not None]
         real = None
         if photos:
-            last = [patch_map(s.float(), self.groma.side) for s in states[-len(self.groma.c.region.level_scales) :]]
-            flat = self.groma.region_encoder.flat(last, [s.regions.to(device) for s in photos])
-            real = F.linear(flat.float(), roi.updims.weight.float())
+            real = self.shown(states, [s.regions for s in photos])
         out, start = [], 0
         for s in samples:
             where = roi.updims(roi.position(s.regions.to(device))).float()
