@@ -88,9 +88,7 @@ pub fn decode_with(bytes: &[u8], turned: bool) -> Result<Rgb> {
                 .expected("PNG, JPEG or WebP", format!("{} bytes of something else", bytes.len())));
         }
     };
-    if format == ImageFormat::WebP {
-        check_chunks(bytes)?;
-    }
+    let bytes = if format == ImageFormat::WebP { container(bytes)? } else { bytes };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOC);
@@ -115,19 +113,27 @@ pub fn decode_with(bytes: &[u8], turned: bool) -> Result<Rgb> {
     Rgb::new(width, height, to_rgb8(picture))
 }
 
-/// Refuses a WebP file whose chunks claim more than it holds: the decoder would take what an EXIF chunk claims, up to
-/// 4 GiB, before it reads it.
-fn check_chunks(webp: &[u8]) -> Result<()> {
-    // What stands behind the RIFF container is nobody's.
+/// A WebP file without what stands behind its RIFF container: that is nobody's, and the decoder would look for chunks there.
+fn container(webp: &[u8]) -> Result<&[u8]> {
     let whole = webp.get(4..8).and_then(|n| n.first_chunk::<4>()).map_or(0, |n| u32::from_le_bytes(*n) as usize);
     let webp = &webp[..webp.len().min(whole.saturating_add(8))];
-    let mut at = 12usize; // RIFF, size, WEBP.
+    check_chunks(webp, 12, true)?; // RIFF, size, WEBP.
+    Ok(webp)
+}
+
+/// Refuses chunks, from a place on, that claim more than there is: the decoder would take what an EXIF chunk claims, up
+/// to 4 GiB, before it reads it. Frames of an animation have chunks in themselves, behind 16 bytes of their own, and no
+/// frames.
+fn check_chunks(webp: &[u8], mut at: usize, frames: bool) -> Result<()> {
     while let Some(head) = webp.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let rest = webp.len() - at - 8;
         if size > rest {
             return Err(unreadable("the picture is broken: it ends too early")
                 .expected(format!("{size} bytes from {} on", at + 8), rest));
+        }
+        if frames && head.starts_with(b"ANMF") {
+            check_chunks(&webp[..at + 8 + size], at + 8 + 16, false)?;
         }
         at += 8 + size + size % 2;
     }

@@ -123,6 +123,15 @@ fn sizes_are_looked_at_before_memory_is_taken() {
     webp[exif..exif + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
     let error = cheap("a long EXIF block", 1, || decode(&webp)).unwrap_err();
     assert_eq!(error.code, Code::ImageUnreadable, "{error}");
+    // One whose container ends within the head of that block, so that only the decoder sees its length.
+    webp[4..8].copy_from_slice(&(exif as u32 - 10).to_le_bytes());
+    cheap("an EXIF block at the container's end", 1, || decode(&webp)).unwrap_err();
+    // A frame of an animation that has such a block in itself.
+    let mut frames = fixture("animated.webp");
+    let inner = frames.windows(4).position(|w| w == b"ANMF").unwrap() + 24;
+    frames[inner..inner + 8].copy_from_slice(b"EXIF\xf0\xff\xff\xff");
+    let error = cheap("an EXIF block in a frame", 1, || decode(&frames)).unwrap_err();
+    assert_eq!(error.code, Code::ImageUnreadable, "{error}");
     // What stands behind its container is no part of it.
     let mut longer = fixture("lossy.webp");
     let pixels = decode(&longer).expect("decodes");
