@@ -54,7 +54,7 @@ pub fn gemm_tile(traits: Traits, rows: usize, cols: usize) -> (gemm::Tile, usize
 pub const WIDE: u32 = 32 << 10;
 
 /// The most bytes of a weight that is decoded aside.
-const ASIDE: usize = 16 << 20;
+const ASIDE: usize = 8 << 20;
 
 /// Whether a product of so many rows first writes a slice of `len` numbers out as f32. A straight kernel decodes every
 /// number once for eight rows; SwiftShader computes no quicker than it decodes.
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn what_is_decoded_aside_pays_and_fits() {
         let aside = |rows, len| decodes_aside(Traits::DEFAULT, WeightFormat::Q8_0, rows, len);
-        assert!(aside(257, 1536 * 384) && aside(32, 4 << 20));
+        assert!(aside(257, 1536 * 384) && aside(32, 2 << 20));
         assert!(!aside(31, 1536 * 384), "few rows");
-        assert!(!aside(257, (4 << 20) + 4), "more than 16 MiB");
+        assert!(!aside(257, (2 << 20) + 4), "more than 8 MiB");
         assert!(!decodes_aside(Traits { binding: 1 << 20, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 1536 * 384));
         assert!(!decodes_aside(Traits { software: false, ..Traits::DEFAULT }, WeightFormat::Q8_0, 257, 4096));
         assert!(!decodes_aside(Traits::DEFAULT, WeightFormat::F32, 257, 4096), "nothing to decode");

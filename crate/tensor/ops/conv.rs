@@ -1,6 +1,6 @@
 //! Convolutions on maps `[pixels, channels]`: direct (any kernel, stride, padding) and transposed 2x2 stride 2.
 
-use super::linear::{Epilogue, flag, gemm_rows};
+use super::linear::{Epilogue, decoded, flag, gemm_rows};
 use super::{Act, want_size};
 use crate::error::{Code, Error, Result};
 use crate::tensor::cpu::{self, CpuIo};
@@ -219,8 +219,9 @@ impl Op for Conv2d {
                 ..Epilogue::none()
             };
             let x = lower.read(*x)?;
+            let slices = decoded(lower, if point { self.pixels() } else { most }, weight)?;
             let Some(scrap) = scrap else {
-                gemm_rows(lower, &x, (0, self.pixels()), weight, &epilogue, &y)?;
+                gemm_rows(lower, &x, (0, self.pixels()), weight, &slices, &epilogue, &y)?;
                 continue;
             };
             for base in (0..self.pixels()).step_by(most) {
@@ -241,7 +242,7 @@ impl Op for Conv2d {
                     plane: size(plane * self.channels)?,
                 };
                 lower.each(windows::Windows { x: x.clone(), y: scrap.write(), params }, rows * k)?;
-                gemm_rows(lower, &scrap.read(), (base, rows), weight, &epilogue, &y)?;
+                gemm_rows(lower, &scrap.read(), (base, rows), weight, &slices, &epilogue, &y)?;
             }
         }
         Ok(())
@@ -375,4 +376,4 @@ impl Op for ConvTranspose {
 }
 
 /// Bytes of windows that lie in memory at once.
-const WINDOW_BYTES: usize = 16 << 20;
+const WINDOW_BYTES: usize = 8 << 20;

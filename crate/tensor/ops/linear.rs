@@ -6,7 +6,7 @@ use crate::tensor::cpu::{self, CpuIo};
 use crate::tensor::device::Tensor;
 use crate::tensor::gpu::kernels::{Read, WeightFormat, Write, decode_weight, gemm, matvec};
 use crate::tensor::gpu::layout::Slice;
-use crate::tensor::gpu::{Lower, size, variants};
+use crate::tensor::gpu::{Lower, WeightSlice, size, variants};
 use crate::tensor::plan::{Op, Plan, Value};
 use crate::tensor::units::{self, COLUMNS_FIRST, Tiles};
 
@@ -211,7 +211,8 @@ pub(crate) fn product(
     y: &Write,
 ) -> Result<()> {
     if rows != 1 {
-        return gemm_rows(lower, x, (0, rows), weight, epilogue, y);
+        let slices = decoded(lower, rows, weight)?;
+        return gemm_rows(lower, x, (0, rows), weight, &slices, epilogue, y);
     }
     let format = Lower::format(weight);
     let lanes = variants::matvec_lanes(lower.traits(), format, weight.cols());
@@ -240,23 +241,23 @@ pub(crate) fn product(
     Ok(())
 }
 
-/// The same for `rows` rows of which the first becomes row `base` of y.
+/// The same for `rows` rows of which the first becomes row `base` of y, with the weight's slices as [`decoded`] gives them.
 pub(crate) fn gemm_rows(
     lower: &mut Lower<'_>,
     x: &Read,
     (base, rows): (usize, usize),
     weight: &Tensor,
+    slices: &[Decoded],
     epilogue: &Epilogue,
     y: &Write,
 ) -> Result<()> {
-    for w in lower.weight(weight)? {
+    for w in slices {
         let (tile, height, width) = variants::gemm_tile(lower.traits(), rows, w.slice.rows);
         let tiles = w.slice.rows.div_ceil(width);
-        let (format, read) = decoded(lower, rows, weight, w.read, &w.slice)?;
         let kernel = gemm::Gemm {
-            format,
+            format: w.format,
             tile,
-            w: read,
+            w: w.read.clone(),
             x: x.clone(),
             bias: epilogue.bias.clone(),
             scale: epilogue.scale.clone(),
@@ -281,20 +282,29 @@ pub(crate) fn gemm_rows(
     Ok(())
 }
 
-/// A slice as its product of so many rows reads it: decoded aside first where that is worth its dispatch.
-fn decoded(
-    lower: &mut Lower<'_>,
-    rows: usize,
-    weight: &Tensor,
-    w: Read,
-    slice: &Slice,
-) -> Result<(WeightFormat, Read)> {
-    let (format, len) = (Lower::format(weight), slice.rows * weight.cols());
-    if !variants::decodes_aside(lower.traits(), format, rows, len) {
-        return Ok((format, w));
+/// A slice of a weight as products read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoded {
+    format: WeightFormat,
+    read: Read,
+    slice: Slice,
+}
+
+/// A weight's slices for products of about so many rows: decoded aside first, once for all products of this step, where
+/// that is worth its dispatch.
+pub(crate) fn decoded(lower: &mut Lower<'_>, rows: usize, weight: &Tensor) -> Result<Vec<Decoded>> {
+    let format = Lower::format(weight);
+    let mut out = Vec::new();
+    for WeightSlice { read: w, slice } in lower.weight(weight)? {
+        let len = slice.rows * weight.cols();
+        if !variants::decodes_aside(lower.traits(), format, rows, len) {
+            out.push(Decoded { format, read: w, slice });
+            continue;
+        }
+        let scrap = lower.scratch(len)?;
+        let params = decode_weight::Params { count: size(len / 4)?, scales: size(slice.scales)? };
+        lower.each(decode_weight::DecodeWeight { format, w, y: scrap.write(), params }, len / 4)?;
+        out.push(Decoded { format: WeightFormat::F32, read: scrap.read(), slice });
     }
-    let scrap = lower.scratch(len)?;
-    let params = decode_weight::Params { count: size(len / 4)?, scales: size(slice.scales)? };
-    lower.each(decode_weight::DecodeWeight { format, w, y: scrap.write(), params }, len / 4)?;
-    Ok((WeightFormat::F32, scrap.read()))
+    Ok(out)
 }

@@ -2,7 +2,7 @@
 
 use groma::Code;
 use groma::tensor::gpu::variants::Traits;
-use groma::tensor::gpu::{Options, lower};
+use groma::tensor::gpu::{Options, Slots, lower};
 use groma::tensor::ops::{self, Act, Cache, Linear, Projection};
 use groma::tensor::plan::{Cancel, Look, Run, Then};
 use groma::tensor::probe::{Rates, teach_rate};
@@ -85,6 +85,33 @@ fn a_plan_can_be_printed_without_a_gpu() {
         "argmax",
     ];
     assert_eq!(names, want);
+}
+
+/// What is held at a time lies apart, and nearly nothing else is held.
+#[test]
+fn temporaries_share_buffers_where_their_lives_allow_it() {
+    let (plan, _) = decode_step(&Device::cpu(), 3);
+    let recording = lower(&plan, Traits::DEFAULT).expect("lowers");
+    let slots = Slots::assign(&plan, &recording);
+    let (last, mut most) = (plan.last_uses(), 0);
+    for (s, step) in plan.steps().iter().enumerate() {
+        let begun =
+            |v: usize| plan.steps()[..=s].iter().flat_map(|x| x.writes.iter().chain(&x.reads)).any(|w| w.index() == v);
+        let mut live = Vec::new();
+        for (v, info) in plan.values().iter().enumerate() {
+            if info.resident.is_none() && last[v] != usize::MAX && last[v] >= s && begun(v) {
+                live.push((slots.values[v].expect("it has a buffer"), 4 * info.shape.iter().product::<usize>()));
+            }
+        }
+        let scratch = recording.scratch.iter().zip(&slots.scratch).filter(|(x, _)| x.step == s);
+        live.extend(scratch.map(|(x, slot)| (*slot, x.bytes)));
+        assert!(live.iter().all(|(slot, bytes)| slots.sizes[*slot] >= *bytes), "{}: {live:?}", step.label);
+        most = most.max(live.iter().map(|(_, bytes)| bytes).sum());
+        live.sort_unstable();
+        assert!(live.windows(2).all(|w| w[0].0 != w[1].0), "{}: {live:?}", step.label);
+    }
+    let held: usize = slots.sizes.iter().sum();
+    assert!(held <= most + most / 4, "{held} bytes for {most}");
 }
 
 /// A slow device gets the same work in several submits, a fast one in one; what follows rides on the last.
