@@ -22,7 +22,7 @@ from groma_training.data.labels import label_sets
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
-from groma_training.language import Sample, Speaker, choose_regions, labels_of, scene_as_shown, scene_of
+from groma_training.language import Sample, Speaker, Wordings, choose_regions, labels_of, scene_as_shown, scene_of
 from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
@@ -44,6 +44,7 @@ class Material:
         self.store, self.most, self.right = PhotoStore(), s.scene_regions, 0.7
         self.stream = endless(photos, s.photo_power, rng)
         self.sets = label_sets(photos)
+        self.wordings = Wordings(photos, nouns.names, rng)
         self.memory: dict[tuple[str, bool], tuple[View, torch.Tensor, torch.Tensor]] = {}
         table = speaker.groma.llm.model.embed_tokens.weight.detach().float().cpu()
         words = Nouns([*NOUNS, *COLOURS], table, writer.tokenizer)
@@ -67,7 +68,7 @@ class Material:
         labels = labels_of(scene, owner, self.nouns)
         if s.taught_by == "regions":
             states = states or self._look(v)
-            scene = scene_as_shown(scene, regions, self.speaker.beliefs(states, regions), self.nouns)
+            scene = scene_as_shown(scene, regions, self.speaker.beliefs(states, regions), self.nouns, self.wordings)
         asked = templates.questions(scene, s.questions, self.rng)
         if not asked:
             return None
@@ -96,7 +97,9 @@ class Material:
         else:
             found, states = self.memory[key], None
         v, box, score = found
-        return v, choose_regions(box, score, v, self.rng.choice(self.s.regions), self.rng), states
+        budget = self.rng.choice(self.s.regions)
+        # A scene as shown needs no annotated boxes: regions are just those of an answer, in their order.
+        return v, box[:budget] if self.s.taught_by == "regions" else choose_regions(box, score, v, budget, self.rng), states
 
     def _look(self, v: View) -> list[torch.Tensor]:
         """The encoder's last states, [1+N,D] each: as many as anything reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groma_training import boxes, proposer
+from groma_training.data.photo import Photo
 from groma_training.detection_loss import outside_crowds
 from groma_training.dialogue import Packed
 from groma_training.model.encoder import patch_map
@@ -21,12 +23,16 @@ from groma_training.proposer import NOTHING, UNKNOWN, names_all
 from groma_training.templates import Scene
 from groma_training.tokens import IGNORE, SpecialIds
 from groma_training.views import View, normalised, seen_boxes, to_input
-from groma_training.vocabulary import category_of
+from groma_training.vocabulary import SYNONYMS, category_of
 
 INDEX_WEIGHT = 5.0  # index tokens carry the answer; words around them are easy
 SHOWN_AT = 0.5  # a region shows an object from this IoU on
 EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
-SURE, DOUBTFUL = 0.5, 0.15  # beliefs from which on a region shows a thing, or may show it
+SURE, DOUBTFUL = 0.3, 0.15  # beliefs from which on a region shows a thing, or may show it
+ABSENT = 0.02  # what no region shows more surely is not there
+AS_SURE = 0.7  # of the surest region's belief: regions that show a thing about as surely
+PLACES = re.compile(r"\b(left|right|middle|centre|center|top|bottom|upper|lower|front|back|far|near|closest|\w+est|big|bigger"
+                    r"|large|larger|small|smaller|little|two|three|four|both|people)\b", re.IGNORECASE)
 MOST_REGIONS = 100  # there are index tokens for so many
 
 
@@ -157,25 +163,57 @@ def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: 
     return kept[order]
 
 
-def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns) -> Scene:
-    """``scene_of``'s scene as the region encoder sees it (beliefs [R,C+1], ``Nouns.beliefs``): what a region surely shows is
-    there, whatever the annotation says, and what one may show is there without a region, so that nobody asks for it.
+def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns, wordings: Wordings) -> Scene:
+    """``scene_of``'s scene as the region encoder sees it (regions [R,4] in the order of their scores; beliefs [R,C+1],
+    ``Nouns.beliefs``): what a region surely shows is there, whatever the annotation says, and what one may show is there
+    without a region, so that nobody asks for all of it.
 
     An answer then follows from the tokens alone.  Annotations can't be read off tokens that are wrong; a decoder taught by
-    them learns to guess.  Phrases stay where their region shows what their head noun names.
+    them learns to guess.  Who refers to a thing means one that is there: a phrase asks for the best scored of the regions
+    that show its kind about as surely as any, however sure that is.  Annotated phrases stay where they mean such a region.
     """
-    labels, where, shown = [], [], []
+    labels, where, shown, sought, absent = [], [], [], [], []
     surely, named = beliefs.max(1)
-    for r, row in enumerate(beliefs[:, :-1].tolist()):
-        for c, belief in enumerate(row):
-            sure = c == named[r] and surely[r] >= SURE
-            if sure or belief >= DOUBTFUL:
-                labels.append(nouns.names[c])
-                where.append(tuple(regions[r].tolist()))
-                shown.append(r if sure else None)
-    sure_of = {(r, label) for r, label in zip(shown, labels, strict=True) if r is not None}
-    phrases = [(text, r) for text, r in scene.phrases if (r, category_of(text, set(nouns.names))) in sure_of]
-    return Scene(labels, where, shown, scene.captions, phrases, nouns.names, scene.mirrored)
+    for c, name in enumerate(nouns.names):
+        own, may = beliefs[:, c], beliefs[:, c] >= DOUBTFUL
+        for r in may.nonzero()[:, 0].tolist():
+            labels.append(name)
+            where.append(tuple(regions[r].tolist()))
+            shown.append(r if named[r] == c and surely[r] >= SURE else None)
+        if own.max() >= ABSENT:
+            sought.append((wordings.of(name), _best_showing(own)))
+        else:
+            absent.append(name)
+    phrases = []
+    for text, r in scene.phrases:
+        c = nouns.index.get(category_of(text, set(nouns.names)))
+        if c is not None and beliefs[r, c] >= max(ABSENT, AS_SURE * float(beliefs[:, c].max())):
+            phrases.append((text, r))
+    return Scene(labels, where, shown, scene.captions, phrases, sought, absent, scene.mirrored)
+
+
+def _best_showing(beliefs: Tensor) -> int:
+    """Of regions in the order of their scores the first that shows a thing about as surely as any."""
+    return int((beliefs >= AS_SURE * beliefs.max()).nonzero()[0, 0])
+
+
+class Wordings:
+    """How people name a category: the phrases that mean it in annotations, and its synonyms."""
+
+    def __init__(self, photos: Sequence[Photo], categories: Sequence[str], rng: random.Random) -> None:
+        self.rng, known = rng, set(categories)
+        self.said: dict[str, list[str]] = {c: [] for c in categories}
+        for text in (p.text for photo in photos for p in photo.phrases if not PLACES.search(p.text)):
+            if (label := category_of(text, known)) is not None:
+                self.said[label].append(text)
+
+    def of(self, category: str) -> str:
+        """A phrase whose head noun means the category, without a word of place or size."""
+        said = self.said[category]
+        if said and self.rng.random() < 0.6:
+            return self.rng.choice(said)
+        word = self.rng.choice([category, category, *SYNONYMS.get(category, "").split()])
+        return self.rng.choice(["a ", "the ", ""]) + word
 
 
 def labels_of(scene: Scene, owner: Tensor, nouns: Nouns) -> Tensor:
@@ -207,5 +245,5 @@ def scene_of(v: View, regions: Tensor, vocabulary: Sequence[str]) -> tuple[Scene
     whole = v.window == (0.0, 0.0, 1.0, 1.0)
     certain = v.photo.exhaustive and whole
     scene = Scene(labels, [tuple(b) for b in v.boxes.tolist()], shown, v.photo.captions if whole else [], phrases,
-                  vocabulary if certain else (), v.flipped)
+                  vocabulary=vocabulary if certain else (), mirrored=v.flipped)
     return scene, owner

@@ -8,6 +8,9 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+# Whom stage 2 asks what a region shows: the photo's annotations, or what the region encoder takes it for.
+TEACHERS = ("annotations", "regions")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -55,7 +58,7 @@ class Settings:
     text_share: float = 0.0  # how many samples are text-only scenes
     scene_regions: float = 6.0
     fade_steps: int = 0
-    taught_by: str = "annotations"  # or "regions": what the region encoder takes them for (language.scene_as_shown)
+    taught_by: str = "annotations"  # of TEACHERS; "regions" is language.scene_as_shown; stage 3 always asks annotations
     remember: bool = False  # keep views and proposals in memory
     questions: int = 8
     regions: list[int] = field(default_factory=lambda: [8, 16, 30])
@@ -73,6 +76,8 @@ def load_settings(path: str | Path, stage: str, overrides: list[str] = ()) -> Se
     unknown = set(values) - set(kinds)
     if unknown:
         raise ValueError(f"{path} [{stage}]: unknown settings {sorted(unknown)}")
+    if values.get("taught_by", "annotations") not in TEACHERS:
+        raise ValueError(f"{path} [{stage}]: taught_by is one of {TEACHERS}, not {values['taught_by']!r}")
     root = Path(path).resolve().parent
 
     def locate(text: str) -> str:

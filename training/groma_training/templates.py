@@ -56,6 +56,7 @@ class Scene:
     regions: list[int | None]
     captions: list[str] = field(default_factory=list)
     phrases: list[tuple[str, int]] = field(default_factory=list)  # a text and the region it means
+    sought: list[tuple[str, int]] = field(default_factory=list)  # phrases to ask for, not to say: they fit in kind alone
     vocabulary: Sequence[str] = ()
     mirrored: bool = False  # left and right in captions and phrases are then wrong
 
@@ -130,7 +131,7 @@ def find_many(scene: Scene, rng: random.Random) -> Exchange | None:
         if find_all(scene, label, rng) is not None:
             many = len(scene.of(label)) > 1 and rng.random() < 0.7
             sought.append((plural(label) if many else label, scene.regions_of(label)))
-    phrases = true_phrases(scene)
+    phrases = true_phrases(scene) + scene.sought
     sought += [(text, [region]) for text, region in rng.sample(phrases, min(2, len(phrases)))]
     if len(sought) < 2:
         return None
@@ -151,7 +152,7 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def refer(scene: Scene, rng: random.Random) -> Exchange | None:
-    phrases = true_phrases(scene)
+    phrases = true_phrases(scene) + scene.sought
     if not phrases:
         return None
     text, region = rng.choice(phrases)
@@ -227,7 +228,7 @@ def questions(scene: Scene, count: int, rng: random.Random) -> list[Exchange]:
         which = [i for i in scene.of(label) if scene.regions[i] is not None]
         if which:
             pool.append(describe(scene, rng, which=rng.choice(which)))
-    pool += [refer(scene, rng) for _ in scene.phrases]
+    pool += [refer(scene, rng) for _ in scene.phrases + scene.sought]
     pool += [describe_phrase(p, rng) for p in true_phrases(scene) if len(p[0].split()) >= LONG]
     pool += [find_many(scene, rng) for _ in range(1 + len(set(scene.labels)) // MOST_SOUGHT)]
     pool += [find_none(scene, rng), find_none(scene, rng), summarise(scene, rng), caption(scene, rng)]

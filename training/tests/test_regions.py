@@ -5,8 +5,8 @@ import random
 import torch
 
 from groma_training import regions, templates
-from groma_training.data.photo import Object, Photo
-from groma_training.language import scene_as_shown
+from groma_training.data.photo import Object, Photo, Phrase
+from groma_training.language import Wordings, scene_as_shown
 from groma_training.model.groma import Groma
 from groma_training.nouns import Nouns
 from groma_training.proposer import NOTHING, UNKNOWN, region_loss
@@ -14,6 +14,7 @@ from groma_training.replay import Replay
 from groma_training.run import Run, Schedule
 from groma_training.templates import Scene
 from groma_training.views import View
+from groma_training.vocabulary import category_of
 
 
 def toy_nouns(config, tokenizer):
@@ -73,12 +74,27 @@ def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
     nouns = toy_nouns(toy_config, toy_tokenizer)
     d, c = nouns.index["dog"], nouns.index["cat"]
     beliefs = torch.zeros(4, 3)
-    beliefs[0, d], beliefs[1, d], beliefs[1, 2], beliefs[2, 2], beliefs[3, c], beliefs[3, d] = 0.9, 0.3, 0.7, 1.0, 0.95, 0.05
+    beliefs[0, d], beliefs[1, d], beliefs[1, 2], beliefs[2, 2], beliefs[3, c], beliefs[3, d] = 0.9, 0.2, 0.7, 1.0, 0.95, 0.05
     told = Scene(["dog"], [(0.5, 0.5, 0.1, 0.1)], [3], ["A dog."], [("the old dog", 3), ("a dog", 0), ("a dog", 1)])
-    shown = scene_as_shown(told, torch.arange(16).reshape(4, 4) / 20, beliefs, nouns)
-    assert list(zip(shown.labels, shown.regions, strict=True)) == [("dog", 0), ("dog", None), ("cat", 3)]
+    wordings = Wordings([], nouns.names, random.Random(0))
+    boxes = torch.arange(16).reshape(4, 4) / 20
+    shown = scene_as_shown(told, boxes, beliefs, nouns, wordings)
+    assert sorted(zip(shown.labels, map(str, shown.regions), strict=True)) == [("cat", "3"), ("dog", "0"), ("dog", "None")]
     assert shown.phrases == [("a dog", 0)], "the others can't be read off their tokens"
+    assert {(category_of(text, {"dog", "cat"}), r) for text, r in shown.sought} == {("dog", 0), ("cat", 3)}
     assert templates.find_all(shown, "dog", random.Random(0)) is None, "one of two dogs is doubtful"
     assert templates.find_one(shown, "cat", random.Random(0)).answer == "<roi><r3></roi>"
     assert templates.find_none(shown, random.Random(0)) is None, "all kinds may be there"
-    assert shown.captions == told.captions and shown.vocabulary == nouns.names
+    assert shown.captions == told.captions
+    # Unsure of all, the decoder still looks for what somebody refers to: the best scored of those that are about as sure.
+    beliefs[:, c], beliefs[:, d] = torch.tensor([0.01, 0.05, 0.06, 0.01]), 0.0
+    unsure = scene_as_shown(told, boxes, beliefs, nouns, wordings)
+    assert [r for _, r in unsure.sought] == [1] and unsure.vocabulary == ["dog"] and not unsure.labels
+
+
+def test_wordings_name_a_kind_and_nothing_else():
+    said = [Phrase(t, [[0, 0, 1, 1]]) for t in ("a brown puppy in the snow", "the dog on the left", "the largest dog")]
+    photo = Photo("a", "a.jpg", 2, 2, phrases=said)
+    texts = {Wordings([photo], ["dog"], random.Random(i)).of("dog") for i in range(60)}
+    assert "a brown puppy in the snow" in texts and "a dog" in texts and all(category_of(t, {"dog"}) for t in texts)
+    assert not any("left" in t or "largest" in t for t in texts)

@@ -35,3 +35,5 @@ def test_overrides_and_unknown_keys():
     assert s.steps == 7 and s.start[0].endswith("x")
     with pytest.raises(ValueError, match="unknown settings"):
         load_settings(CONFIGS / "groma-s.toml", "proposer", ["stepz=7"])
+    with pytest.raises(ValueError, match="taught_by"):
+        load_settings(CONFIGS / "groma-s.toml", "align", ["taught_by=region"])
