@@ -145,9 +145,9 @@ fn quantisation() {
             (seen, regions, prompt, said, state)
         })
         .collect();
-    let (layers, det) = (exact.config().vision.num_hidden_layers, exact.config().proposer.encoder_layers);
-    // the proposer's encoder: behind it queries are in the order of their scores, and equal rows stand elsewhere
-    let stages = [format!("vis.h{layers}"), format!("det.enc{}", det - 1), "bridge.tokens".to_owned()];
+    let layers = exact.config().vision.num_hidden_layers;
+    // the proposer's places: behind them queries are in the order of their scores, and equal rows stand elsewhere
+    let stages = [format!("vis.h{layers}"), "det.obj".to_owned(), "bridge.tokens".to_owned()];
     println!(
         "| weights | encoder | proposer | image tokens | region tokens | decoder | same regions | nearly | tokens agreeing |"
     );
