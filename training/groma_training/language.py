@@ -31,6 +31,7 @@ EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
 SURE, DOUBTFUL = 0.3, 0.15  # beliefs from which on a region shows a thing, or may show it
 ABSENT = 0.02  # what no region shows more surely is not there
 AS_SURE = 0.7  # of the surest region's belief: regions that show a thing about as surely
+SAME = 0.4  # regions that overlap so much and show one kind show one thing
 PLACES = re.compile(r"\b(left|right|middle|centre|center|top|bottom|upper|lower|front|back|far|near|closest|\w+est|big|bigger"
                     r"|large|larger|small|smaller|little|two|three|four|both|people)\b", re.IGNORECASE)
 MOST_REGIONS = 100  # there are index tokens for so many
@@ -166,7 +167,7 @@ def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: 
 def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns, wordings: Wordings) -> Scene:
     """``scene_of``'s scene as the region encoder sees it (regions [R,4] in the order of their scores; beliefs [R,C+1],
     ``Nouns.beliefs``): what a region surely shows is there, whatever the annotation says, and what one may show is there
-    without a region, so that nobody asks for all of it.
+    without a region, so that nobody asks for all of it.  Of regions that show one thing the best scored is named.
 
     An answer then follows from the tokens alone.  Annotations can't be read off tokens that are wrong; a decoder taught by
     them learns to guess.  Who refers to a thing means one that is there: a phrase asks for the best scored of the regions
@@ -174,12 +175,18 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
     """
     labels, where, shown, sought, absent = [], [], [], [], []
     surely, named = beliefs.max(1)
+    overlap = boxes.iou_matrix(boxes.corners(regions), boxes.corners(regions)).nan_to_num(0)
     for c, name in enumerate(nouns.names):
-        own, may = beliefs[:, c], beliefs[:, c] >= DOUBTFUL
-        for r in may.nonzero()[:, 0].tolist():
-            labels.append(name)
-            where.append(tuple(regions[r].tolist()))
-            shown.append(r if named[r] == c and surely[r] >= SURE else None)
+        own = beliefs[:, c]
+        sure = (named == c) & (surely >= SURE)
+        things: list[int] = []
+        # The sure ones first: what may be the same thing as one of them is no other.
+        for r in [*sure.nonzero()[:, 0].tolist(), *((own >= DOUBTFUL) & ~sure).nonzero()[:, 0].tolist()]:
+            if not things or float(overlap[r, things].max()) < SAME:
+                things.append(r)
+                labels.append(name)
+                where.append(tuple(regions[r].tolist()))
+                shown.append(r if sure[r] else None)
         if own.max() >= ABSENT:
             sought.append((wordings.of(name), _best_showing(own)))
         else:

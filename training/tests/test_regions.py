@@ -86,6 +86,11 @@ def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
     assert templates.find_one(shown, "cat", random.Random(0)).answer == "<roi><r3></roi>"
     assert templates.find_none(shown, random.Random(0)) is None, "all kinds may be there"
     assert shown.captions == told.captions
+    # Another region of the same dog is no second dog, and a doubtful one is no doubt.
+    boxes[1] = boxes[0] + 0.001
+    again = scene_as_shown(told, boxes, beliefs, nouns, wordings)
+    assert sorted(again.labels) == ["cat", "dog"]
+    assert templates.find_all(again, "dog", random.Random(0)).answer == "<roi><r0></roi>"
     # Unsure of all, the decoder still looks for what somebody refers to: the best scored of those that are about as sure.
     beliefs[:, c], beliefs[:, d] = torch.tensor([0.01, 0.05, 0.06, 0.01]), 0.0
     unsure = scene_as_shown(told, boxes, beliefs, nouns, wordings)
