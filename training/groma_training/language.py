@@ -175,25 +175,23 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
     """
     labels, where, shown, sought, absent = [], [], [], [], []
     surely, named = beliefs.max(1)
-    overlap = boxes.iou_matrix(boxes.corners(regions), boxes.corners(regions)).nan_to_num(0)
+    corners = boxes.corners(regions)
     for c, name in enumerate(nouns.names):
         own = beliefs[:, c]
         sure = (named == c) & (surely >= SURE)
-        things: list[int] = []
         # The sure ones first: what may be the same thing as one of them is no other.
-        for r in [*sure.nonzero()[:, 0].tolist(), *((own >= DOUBTFUL) & ~sure).nonzero()[:, 0].tolist()]:
-            if not things or float(overlap[r, things].max()) < SAME:
-                things.append(r)
-                labels.append(name)
-                where.append(tuple(regions[r].tolist()))
-                shown.append(r if sure[r] else None)
+        may = torch.cat([sure.nonzero()[:, 0], ((own >= DOUBTFUL) & ~sure).nonzero()[:, 0]])
+        for r in may[nms(corners[may], torch.zeros(len(may)), SAME, 0.0, 0)].tolist():
+            labels.append(name)
+            where.append(tuple(regions[r].tolist()))
+            shown.append(r if sure[r] else None)
         if own.max() >= ABSENT:
             sought.append((wordings.of(name), _best_showing(own)))
         else:
             absent.append(name)
     phrases = []
     for text, r in scene.phrases:
-        c = nouns.index.get(category_of(text, set(nouns.names)))
+        c = nouns.index.get(category_of(text, nouns.index.keys()))
         if c is not None and beliefs[r, c] >= max(ABSENT, AS_SURE * float(beliefs[:, c].max())):
             phrases.append((text, r))
     return Scene(labels, where, shown, scene.captions, phrases, sought, absent, scene.mirrored)
