@@ -18,7 +18,8 @@ from groma_training.align import Material, start, teach
 from groma_training.boxes import corners, iou_matrix
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
-from groma_training.language import SHOWN_AT, Sample, labels_of, scene_of
+from groma_training.language import Sample, labels_of, scene_of
+from groma_training.proposer import SHOWN_AT
 from groma_training.run import start_torch
 from groma_training.settings import stage_command
 from groma_training.templates import Exchange

@@ -25,7 +25,9 @@ from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.detection_loss import Truth, Weights, outside_crowds, proposal_loss
 from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Perceiver
+from groma_training.model.proposer import Proposals
 from groma_training.model.region_encoder import RegionEncoder
+from groma_training.model.select import nms
 from groma_training.nouns import SHARPNESS, Nouns
 from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, fastest_device, half_context, half_type, plan, process_count, start_torch
@@ -38,6 +40,8 @@ SMALLEST_BOX = 0.008  # of the view's side: thinner boxes are not taught
 BACKGROUND_SHARE = {"coco-80": 1.0}  # lists that name fewer kinds of things are weaker witnesses of absence
 OTHER_BACKGROUND_SHARE = 0.3
 SPARE_VIEWS = 16  # seen views that are kept for each that is drawn
+SHOWN_AT = 0.5  # a region shows an object from this IoU on
+EMPTY_BELOW = 0.4  # and nothing of those that were searched for below this
 NOTHING_WEIGHT = 0.4  # of a region that shows nothing, beside one that shows a thing: there are several times as many
 
 
@@ -66,7 +70,7 @@ class Stage1(nn.Module):
         self.patch_norm = nn.LayerNorm(c.vision.hidden_size)
         self.patch_head = nn.Linear(c.vision.hidden_size, len(nouns.names) + 1)
         self.nouns, self.cut, self.levels = nouns, encoder_from, len(c.region.level_scales)
-        self.side = c.side
+        self.side, self.nms_thres = c.side, c.nms_thres
         self.perceiver.vis_encoder.load_state_dict(bases.encoder_of(encoder_base), strict=False)
         self.perceiver.vis_encoder.freeze(encoder_from)
         roi = self.region_encoder.roi_align
@@ -96,14 +100,25 @@ class Stage1(nn.Module):
         flat = self.region_encoder.flat(maps, regions)
         return F.linear(flat.float(), self.region_encoder.roi_align.updims.weight)
 
-    def forward(self, pixels: Tensor, regions: list[Tensor], kept: Tensor | None = None):
-        """``kept`` [K,D,side,side]: what was seen of further views -> proposals of B+K views, what the B views' regions
-        show [sum R,H], their patch logits [B,N,C+1], what was seen of them [B,D,side,side]."""
+    @torch.no_grad()
+    def best(self, out: Proposals, views: int, most: int) -> list[Tensor]:
+        """The first views' best proposals after NMS, at most so many of each: regions as the language model will meet them."""
+        if not most:
+            return [out.boxes.new_zeros(0, 4)] * views
+        found, score = out.boxes[:views].float(), out.scores[:views].float()
+        return [b[nms(boxes.corners(b), s, self.nms_thres, 0.0, most)] for b, s in zip(found, score, strict=True)]
+
+    def forward(self, pixels: Tensor, regions: list[Tensor], kept: Tensor | None = None, most: int = 0):
+        """``kept`` [K,D,side,side]: what was seen of further views; ``most``: of a view's own best proposals -> proposals of
+        B+K views, those of the B views that are regions too, what the views' regions show, proposals last [sum R,H], patch
+        logits [B,N,C+1], what was seen of the views [B,D,side,side]."""
         states = self.states(pixels)
         patches = self.patch_head(self.patch_norm(states[-1][:, 1:]))
         seen = self.perceiver.seen(states)
-        both = seen if kept is None else torch.cat([seen, kept.to(seen)])
-        return self.perceiver.propose_from(both), self.shows(states, regions), patches.float(), seen.detach()
+        out = self.perceiver.propose_from(seen if kept is None else torch.cat([seen, kept.to(seen)]))
+        found = self.best(out, len(pixels), most)
+        shown = self.shows(states, [torch.cat(pair) for pair in zip(regions, found, strict=True)])
+        return out, found, shown, patches.float(), seen.detach()
 
 
 @dataclass
@@ -113,6 +128,15 @@ class Batch:
     regions: list[Tensor]
     labels: Tensor  # of all regions: a category, UNKNOWN or NOTHING
     patches: Tensor  # [B,N]: a category, C for nothing, UNKNOWN
+    views: list[View]
+
+    def labels_with(self, found: list[Tensor], index: dict[str, int]) -> Tensor:
+        """``labels`` with those of each view's own proposals [R,4] behind its other regions."""
+        out = []
+        for v, given, own in zip(self.views, self.labels.split([len(r) for r in self.regions]), found, strict=True):
+            labels = [index.get(v.photo.objects[v.kept[i]].label, UNKNOWN) if i >= 0 else i for i in owners(v, own).tolist()]
+            out += [given, torch.tensor(labels, dtype=torch.long)]
+        return torch.cat(out)
 
 
 def jitter(b: Tensor, amount: float) -> Tensor:
@@ -139,6 +163,16 @@ def names_all(photo: Photo) -> bool:
     return photo.exhaustive and photo.label_set == "coco-80"
 
 
+def owners(v: View, regions: Tensor) -> Tensor:
+    """What each region [R,4] shows: the place of one of the view's objects, NOTHING or UNKNOWN."""
+    owner = torch.full((len(regions),), NOTHING if names_all(v.photo) else UNKNOWN)
+    owner[outside_crowds(regions, v.crowds) == 0] = UNKNOWN
+    if not len(v.boxes) or not len(regions):
+        return owner
+    best, of = boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(regions)).nan_to_num(0).max(0)
+    return torch.where(best >= SHOWN_AT, of, torch.where(best >= EMPTY_BELOW, UNKNOWN, owner))
+
+
 def patch_targets(v: View, labels: Tensor, side: int, nothing: int) -> Tensor:
     """The category of the smallest box that covers each patch's centre, [side*side]; of crowds it is not known."""
     out = torch.full((side, side), nothing if names_all(v.photo) else UNKNOWN)
@@ -162,7 +196,7 @@ def collate(views: list[View], nouns_index: dict[str, int], side: int, most: int
         regions.append(torch.cat([jitter(v.boxes[some], 0.06), nothing]))
         labels.append(torch.cat([known[some], torch.full((len(nothing),), NOTHING)]))
         patches.append(patch_targets(v, known, side, len(nouns_index)))
-    return Batch(torch.stack([v.pixels for v in views]), truths, regions, torch.cat(labels), torch.stack(patches))
+    return Batch(torch.stack([v.pixels for v in views]), truths, regions, torch.cat(labels), torch.stack(patches), views)
 
 
 def rarity(photos: list[Photo], nouns: Nouns, power: float = 0.25) -> Tensor:
@@ -286,13 +320,15 @@ def main() -> None:
         truths = [Truth(t.boxes.to(device), t.crowds.to(device), t.background) for t in every]
         with run.accelerator.accumulate(run.model):
             with run.accelerator.autocast():
-                out, shown, patches, seen = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions], kept)
+                out, found, shown, patches, seen = run.model(batch.pixels.to(device), [r.to(device) for r in batch.regions],
+                                                             kept, s.own_regions)
             if s.replay:
                 for one in zip(seen.half().cpu(), batch.truths, strict=True):
                     replay.add(one)
             loss, report = proposal_loss(out, truths, weights)
             report["detection"] = float(loss.detach())
-            region, named = region_loss(shown, batch.labels.to(device), nouns, weight)
+            labels = batch.labels_with([f.cpu() for f in found], nouns.index)
+            region, named = region_loss(shown, labels.to(device), nouns, weight)
             patch = patch_loss(patches, batch.patches.to(device), weight)
             report |= {**named, "region": float(region.detach()), "patch": float(patch.detach())}
             run.learn(loss + s.region_weight * region + s.patch_weight * patch, report)

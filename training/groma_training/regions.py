@@ -116,9 +116,9 @@ def teach(run: Run, batch: list[Seen], nouns: Nouns, weight: Tensor) -> dict[str
     """One piece: every region near its noun, those that show nothing near zero."""
     device = run.accelerator.device
     regions, labels = zip(*(one.some(run.rng) for one in batch), strict=True)
+    states = torch.stack([one.states for one in batch], 1).to(device)  # f16: autocast to bf16 on a CPU refuses to stack it
     with run.accelerator.accumulate(run.model):
         with run.accelerator.autocast():
-            states = torch.stack([one.states for one in batch], 1).to(device)
             shown = run.model(states, [r.to(device) for r in regions])
         loss, report = proposer.region_loss(shown, torch.cat(labels).to(device), nouns, weight)
         run.learn(loss, report)

@@ -48,6 +48,7 @@ class Settings:
     giou_weight: float = 2.0
     region_weight: float = 0.0
     patch_weight: float = 0.0
+    own_regions: int = 0  # stage 1: so many of a view's own best proposals are regions beside annotated and empty ones
     replay: int = 0  # of a batch, so many views are ones that a frozen encoder has seen before
     replay_views: int = 6000  # kept in memory, 0.8 MB each at 448 pixels and a width of 384
     start_photos: int = 300  # for the ridge start of the region encoder

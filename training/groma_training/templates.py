@@ -30,6 +30,7 @@ COVERED = 0.7  # a "find all" is only asked where at least this share of the obj
 MOST_LISTED = 14
 LONG = 3  # words from which on a phrase is a description
 MOST_SOUGHT = 8  # things of one question
+MOST_CITED = 3  # regions of a caption's mention where they may be wrong: the surest are few, and find-all lists all
 CLEARLY = 0.08  # how far apart centres must lie before "left" or "right" is said
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -57,6 +58,7 @@ class Scene:
     captions: list[str] = field(default_factory=list)
     phrases: list[tuple[str, int]] = field(default_factory=list)  # a text and the region it means
     sought: list[tuple[str, int]] = field(default_factory=list)  # phrases to ask for, not to say: they fit in kind alone
+    mentions: dict[str, list[int]] | None = None  # a kind's regions for captions, best scored first; None: as annotated
     vocabulary: Sequence[str] = ()
     mirrored: bool = False  # left and right in captions and phrases are then wrong
 
@@ -189,12 +191,14 @@ def summarise(scene: Scene, rng: random.Random, most: int = 260) -> Exchange | N
     text = rng.choice(scene.captions).strip()
     if scene.mirrored and SIDES.search(text):
         return None
-    # A kind of which some have no region is not tied: its mention might mean those.
-    known = {label: scene.regions_of(label) for label in set(scene.labels)}
-    text, count = ground_caption(text, {k: v for k, v in known.items() if len(v) == len(scene.of(k))})
+    known = scene.mentions
+    if known is None:  # a kind of which some have no region is not tied: its mention might mean those
+        known = {label: scene.regions_of(label) for label in set(scene.labels)}
+        known = {k: v for k, v in known.items() if len(v) == len(scene.of(k))}
+    text, count = ground_caption(text, known, best_first=scene.mentions is not None)
     if not count or len(text) > most:
         return None
-    return Exchange(GROUNDING + _pick(SUMMARISE, rng), text, "tell", weight=1.5)
+    return Exchange(GROUNDING + _pick(SUMMARISE, rng), text, "tell", weight=3)
 
 
 def caption(scene: Scene, rng: random.Random) -> Exchange | None:
@@ -231,7 +235,7 @@ def questions(scene: Scene, count: int, rng: random.Random) -> list[Exchange]:
     pool += [refer(scene, rng) for _ in scene.phrases + scene.sought]
     pool += [describe_phrase(p, rng) for p in true_phrases(scene) if len(p[0].split()) >= LONG]
     pool += [find_many(scene, rng) for _ in range(1 + len(set(scene.labels)) // MOST_SOUGHT)]
-    pool += [find_none(scene, rng), find_none(scene, rng), summarise(scene, rng), caption(scene, rng)]
+    pool += [find_none(scene, rng), find_none(scene, rng), summarise(scene, rng), summarise(scene, rng), caption(scene, rng)]
     left = {(e.question, e.answer): e for e in pool if e is not None}
     out: list[Exchange] = []
     while left and len(out) < count:
@@ -268,11 +272,12 @@ DETERMINERS = frozenset("a an the two three four five six some several his her t
 PLURAL_WORDS = frozenset("people men women children kids boys girls sheep".split())
 
 
-def ground_caption(text: str, regions: dict[str, list[int]]) -> tuple[str, int]:
+def ground_caption(text: str, regions: dict[str, list[int]], best_first: bool = False) -> tuple[str, int]:
     """Ties the first mention of each category to its regions: "A <p>brown dog</p><roi><r3></roi> runs." and how many.
 
     A plural mention cites all regions; a singular one only where there is exactly one, so that no caption cites a
-    guess.
+    guess.  Regions that are themselves a guess come ``best_first``: then a singular mention cites the first, a plural as
+    many as it says, or ``MOST_CITED``.
     """
     words = re.findall(r"[A-Za-z'-]+|[^A-Za-z'\s-]+|\d+", text)
     categories, used, out, i = set(regions), set(), [], 0
@@ -292,13 +297,17 @@ def ground_caption(text: str, regions: dict[str, list[int]]) -> tuple[str, int]:
         ends = last.endswith("s") and not last.endswith("ss") and last not in {"bus", "skis", "scissors"}
         many = ends or last in PLURAL_WORDS
         i += n
-        if not many and len(regions[label]) > 1:
+        if not many and len(regions[label]) > 1 and not best_first:
             out += mention
             continue
         used.add(label)
         while out and len(mention) < 4 and out[-1].lower() in DETERMINERS:
             mention.insert(0, out.pop())
-        out.append(phrase(" ".join(mention)) + region_list(regions[label]))
+        cited = regions[label]
+        if best_first:
+            said = {w.lower() for w in mention}
+            cited = cited[: next((n for n, word in NUMBERS.items() if word in said), MOST_CITED) if many else 1]
+        out.append(phrase(" ".join(mention)) + region_list(cited))
     joined = ""
     for word in out:
         joined += word if not joined or re.fullmatch(r"[.,;:!?]+", word) else " " + word

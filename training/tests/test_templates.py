@@ -77,6 +77,15 @@ def test_singular_mention_of_several_is_left_alone():
     assert text == "A dog sleeps." and count == 0
 
 
+def test_mentions_of_guessed_regions_cite_the_best():
+    shown = {"dog": [1, 4, 5, 9], "cat": [2, 3]}
+    said = [templates.ground_caption(t, shown, best_first=True)[0] for t in ("Two dogs see a cat.", "Many dogs.", "Four dogs.")]
+    assert said[0] == "<p>Two dogs</p><roi><r1><r4></roi> see <p>a cat</p><roi><r2></roi>."
+    assert said[1:] == ["<p>Many dogs</p><roi><r1><r4><r5></roi>.", "<p>Four dogs</p><roi><r1><r4><r5><r9></roi>."]
+    guessed = scene(captions=["A dog sees a cat."], mentions={"cat": [7]})
+    assert templates.summarise(guessed, random.Random(0)).answer == "A dog sees <p>a cat</p><roi><r7></roi>."
+
+
 def test_mirrored_scenes_use_no_human_words_about_sides():
     phrases = [("the leftmost dog", 4), ("a small cat", 0)]
     mirrored = scene(mirrored=True, captions=["A cat on the left of a dog."], phrases=phrases)

@@ -21,7 +21,7 @@ from groma_training.language import INDEX_WEIGHT, Sample, Speaker, choose_region
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.proposer import NOTHING, SPARE_VIEWS, UNKNOWN, Stage1
+from groma_training.proposer import NOTHING, SPARE_VIEWS, UNKNOWN, Stage1, collate
 from groma_training.replay import Replay
 from groma_training.run import Run, Schedule, averaged, half_type, plan
 from groma_training.templates import Exchange
@@ -225,6 +225,28 @@ def test_the_proposer_reads_frozen_states_too(toy_config, toy_tokenizer, trained
     count = min(len(want), 4)
     near = 1e-5 if half_type() == torch.float32 else 0.05  # trained blocks run in bf16 where the processor multiplies it
     assert all(torch.allclose(a.float(), b, atol=near) for a, b in zip(got[-count:], want[-count:], strict=True))
+
+
+def test_a_views_own_proposals_are_regions_too(toy_config, toy_tokenizer):
+    nouns = Nouns(["dog", "cat"], torch.randn(toy_config.llm.vocab_size, toy_config.llm.hidden_size), toy_tokenizer)
+    g, stage = Groma(toy_config), Stage1.__new__(Stage1)
+    nn.Module.__init__(stage)
+    stage.perceiver, stage.region_encoder, stage.nouns, stage.cut = g.perceiver, g.region_encoder, nouns, 0
+    stage.side, stage.nms_thres, stage.levels = g.side, 0.6, len(toy_config.region.level_scales)
+    width = toy_config.vision.hidden_size
+    stage.patch_norm, stage.patch_head = nn.LayerNorm(width), nn.Linear(width, 3)
+    photo = Photo("a", "", 64, 64, [Object((8, 8, 32, 32), "cat")], exhaustive=True, label_set="coco-80")
+    v = View(photo, torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), torch.tensor([[20, 20, 24, 24]]) / 64, [0],
+             torch.zeros(0, 4))
+    batch = collate([v, v], nouns.index, g.side, empty=2)
+    for most in (0, 3):
+        _, found, shown, _, _ = stage(batch.pixels, batch.regions, None, most)
+        assert [len(f) <= most for f in found] == [True, True] and (most == 0) == (not sum(map(len, found)))
+        assert len(shown) == len(batch.labels_with(found, nouns.index)) == len(batch.labels) + sum(map(len, found))
+    far = torch.tensor([[0.8, 0.8, 0.1, 0.1]])
+    first = len(batch.regions[0])
+    labels = batch.labels_with([v.boxes, far], nouns.index)
+    assert labels[first] == nouns.index["cat"] and labels[-1] == NOTHING, "behind each view's other regions"
 
 
 def test_views_are_remembered_with_their_truths(toy_config):
