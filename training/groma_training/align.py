@@ -22,7 +22,7 @@ from groma_training.data.labels import label_sets
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
-from groma_training.language import Sample, Speaker, Wordings, choose_regions, labels_of, scene_as_shown, scene_of
+from groma_training.language import Sample, Speaker, Wordings, choose_regions, scene_as_shown, scene_of
 from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
@@ -65,7 +65,7 @@ class Material:
         s, g = self.s, self.speaker.groma
         v, regions, states = self.seen(next(self.stream), Augment(flip=s.flip, colour=s.colour))
         scene, owner = scene_of(v, regions, self.sets.get(v.photo.label_set, ()))
-        labels = labels_of(scene, owner, self.nouns)
+        labels = proposer.labels_of(scene.labels, owner, self.nouns.index)
         if s.taught_by == "regions":
             states = states or self._look(v)
             scene = scene_as_shown(scene, regions, self.speaker.beliefs(states, regions), self.nouns, self.wordings)

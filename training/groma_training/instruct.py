@@ -18,7 +18,7 @@ from groma_training.align import Material, start, teach
 from groma_training.boxes import corners, iou_matrix
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
-from groma_training.language import Sample, labels_of, scene_of
+from groma_training.language import Sample, scene_of
 from groma_training.proposer import SHOWN_AT
 from groma_training.run import start_torch
 from groma_training.settings import stage_command
@@ -43,7 +43,7 @@ class Conversations(Material):
         images = (g.side // g.c.image_token_merge) ** 2
         packed = conversation(self.writer, asked, images, len(regions))
         return Sample(packed, regions, [e.kind for e in asked], v.pixels, states=states,
-                      labels=labels_of(scene, owner, self.nouns))
+                      labels=proposer.labels_of(scene.labels, owner, self.nouns.index))
 
 
 def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:

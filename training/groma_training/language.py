@@ -18,7 +18,7 @@ from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
-from groma_training.proposer import SHOWN_AT, UNKNOWN
+from groma_training.proposer import SHOWN_AT
 from groma_training.templates import Scene
 from groma_training.tokens import IGNORE, SpecialIds
 from groma_training.views import View, normalised, seen_boxes, to_input
@@ -221,11 +221,6 @@ class Wordings:
             return self.rng.choice(said)
         word = self.rng.choice([category, category, *SYNONYMS.get(category, "").split()])
         return self.rng.choice(["a ", "the ", ""]) + word
-
-
-def labels_of(scene: Scene, owner: Tensor, nouns: Nouns) -> Tensor:
-    """``scene_of``'s owners as categories, [R]."""
-    return torch.tensor([nouns.index.get(scene.labels[i], UNKNOWN) if i >= 0 else i for i in owner.tolist()], dtype=torch.long)
 
 
 def scene_of(v: View, regions: Tensor, vocabulary: Sequence[str]) -> tuple[Scene, Tensor]:

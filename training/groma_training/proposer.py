@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -134,8 +135,7 @@ class Batch:
         """``labels`` with those of each view's own proposals [R,4] behind its other regions."""
         out = []
         for v, given, own in zip(self.views, self.labels.split([len(r) for r in self.regions]), found, strict=True):
-            labels = [index.get(v.photo.objects[v.kept[i]].label, UNKNOWN) if i >= 0 else i for i in owners(v, own).tolist()]
-            out += [given, torch.tensor(labels, dtype=torch.long)]
+            out += [given, labels_of([v.photo.objects[i].label for i in v.kept], owners(v, own), index)]
         return torch.cat(out)
 
 
@@ -171,6 +171,11 @@ def owners(v: View, regions: Tensor) -> Tensor:
         return owner
     best, of = boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(regions)).nan_to_num(0).max(0)
     return torch.where(best >= SHOWN_AT, of, torch.where(best >= EMPTY_BELOW, UNKNOWN, owner))
+
+
+def labels_of(names: Sequence[str], owner: Tensor, index: dict[str, int]) -> Tensor:
+    """``owners`` as categories, [R]; names: of the view's objects."""
+    return torch.tensor([index.get(names[i], UNKNOWN) if i >= 0 else i for i in owner.tolist()], dtype=torch.long)
 
 
 def patch_targets(v: View, labels: Tensor, side: int, nothing: int) -> Tensor:

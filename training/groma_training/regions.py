@@ -22,7 +22,7 @@ from groma_training import align, boxes, proposer
 from groma_training.config import GromaConfig
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
-from groma_training.language import labels_of, scene_of
+from groma_training.language import scene_of
 from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.region_encoder import RegionEncoder
@@ -81,7 +81,7 @@ def look(g: Groma, v: View, nouns: Nouns) -> Seen:
     regions = torch.cat([found, proposer.jitter(v.boxes, 0.06)])
     levels = len(g.c.region.level_scales)
     scene, owner = scene_of(v, regions, ())
-    return Seen(torch.cat(states[-levels:]).half().cpu(), regions, labels_of(scene, owner, nouns))
+    return Seen(torch.cat(states[-levels:]).half().cpu(), regions, proposer.labels_of(scene.labels, owner, nouns.index))
 
 
 def main() -> None:
