@@ -99,7 +99,9 @@ class Material:
         v, box, score = found
         budget = self.rng.choice(self.s.regions)
         # A scene as shown needs no annotated boxes: regions are just those of an answer, in their order.
-        return v, box[:budget] if self.s.taught_by == "regions" else choose_regions(box, score, v, budget, self.rng), states
+        if self.s.taught_by == "annotations":
+            return v, choose_regions(box, score, v, budget, self.speaker.groma.c.nms_thres, self.rng), states
+        return v, box[:budget], states
 
     def _look(self, v: View) -> list[torch.Tensor]:
         """The encoder's last states, [1+N,D] each: as many as anything reads."""
@@ -114,7 +116,7 @@ class Material:
         with half_context(states[0].device):
             out = self.speaker.groma.perceiver.propose([t[None].float() for t in states])
         box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
-        keep = nms(boxes.corners(box), score, 0.6, 0.0, 100)
+        keep = nms(boxes.corners(box), score, self.speaker.groma.c.nms_thres, 0.0, 100)
         return box[keep], score[keep]
 
     def adapt(self, right: float) -> None:

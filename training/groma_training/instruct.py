@@ -15,11 +15,9 @@ import torch
 
 from groma_training import proposer, templates
 from groma_training.align import Material, start, teach
-from groma_training.boxes import corners, iou_matrix
 from groma_training.data.photo import read_jsonl
 from groma_training.dialogue import Packed, Writer
-from groma_training.language import Sample, scene_of
-from groma_training.proposer import SHOWN_AT
+from groma_training.language import Sample, scene_of, shown_by
 from groma_training.run import start_torch
 from groma_training.settings import stage_command
 from groma_training.templates import Exchange
@@ -52,12 +50,11 @@ def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:
         return []
     names = []
     for turn in v.photo.turns:
-        if not turn.boxes or not len(regions):
-            names.append([None] * len(turn.boxes))
+        if not turn.boxes:
+            names.append([])
             continue
         rows, visible = seen_boxes(normalised(v.photo, turn.boxes), v.window, v.flipped)
-        value, at = iou_matrix(corners(rows), corners(regions)).nan_to_num(0).max(1)
-        shown = iter([int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)])
+        shown = iter(shown_by(rows, regions))
         names.append([next(shown) if seen else None for seen in visible.tolist()])
     return templates.conversation(v.photo.turns, names)
 

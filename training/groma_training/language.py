@@ -150,13 +150,13 @@ class Speaker(nn.Module):
         return total / max(weights, 1.0), {k: sum(v) / len(v) for k, v in report.items()}
 
 
-def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, rng: random.Random) -> Tensor:
+def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, nms_thres: float, rng: random.Random) -> Tensor:
     """Proposals with the annotated boxes mixed in (slightly moved, below every real proposal), NMS, random order."""
     truth = proposer.jitter(v.boxes, 0.04)[:MOST_REGIONS] if len(v.boxes) else v.boxes
     budget = min(budget, MOST_REGIONS - len(truth))  # no annotated box may be crowded out
     both = torch.cat([proposed[:budget], truth])
     value = torch.cat([scores[:budget], torch.full((len(truth),), 1e-3)])
-    kept = both[nms(boxes.corners(both), value, 0.6, 0.0, MOST_REGIONS)]
+    kept = both[nms(boxes.corners(both), value, nms_thres, 0.0, MOST_REGIONS)]
     order = list(range(len(kept)))
     rng.shuffle(order)
     return kept[order]
@@ -223,24 +223,26 @@ class Wordings:
         return self.rng.choice(["a ", "the ", ""]) + word
 
 
+def shown_by(things: Tensor, regions: Tensor) -> list[int | None]:
+    """The region [R,4] that shows each thing [N,4] (both in centre form), or None where none fits it."""
+    if not len(things) or not len(regions):
+        return [None] * len(things)
+    value, at = boxes.iou_matrix(boxes.corners(things), boxes.corners(regions)).nan_to_num(0).max(1)
+    return [k if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)]
+
+
 def scene_of(v: View, regions: Tensor, vocabulary: Sequence[str]) -> tuple[Scene, Tensor]:
     """The view's annotation in terms of its regions, and what each region shows: an object's place, NOTHING or UNKNOWN."""
     labels = [v.photo.objects[i].label for i in v.kept]
-    shown: list[int | None] = [None] * len(labels)
-    if labels and len(regions):
-        value, at = boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(regions)).nan_to_num(0).max(1)
-        shown = [int(k) if o >= SHOWN_AT else None for k, o in zip(at.tolist(), value.tolist(), strict=True)]
     phrases = []
     for p in v.photo.phrases:
         if len(p.boxes) != 1:
             continue
         row, visible = seen_boxes(normalised(v.photo, p.boxes), v.window, v.flipped)
-        if bool(visible.all()) and len(regions):
-            value, at = boxes.iou_matrix(boxes.corners(row), boxes.corners(regions))[0].max(0)
-            if value >= SHOWN_AT:
-                phrases.append((p.text, int(at)))
+        if bool(visible.all()) and (at := shown_by(row, regions)[0]) is not None:
+            phrases.append((p.text, at))
     whole = v.window == (0.0, 0.0, 1.0, 1.0)
     certain = v.photo.exhaustive and whole
-    scene = Scene(labels, [tuple(b) for b in v.boxes.tolist()], shown, v.photo.captions if whole else [], phrases,
-                  vocabulary=vocabulary if certain else (), mirrored=v.flipped)
+    scene = Scene(labels, [tuple(b) for b in v.boxes.tolist()], shown_by(v.boxes, regions), v.photo.captions if whole else [],
+                  phrases, vocabulary=vocabulary if certain else (), mirrored=v.flipped)
     return scene, proposer.owners(v, regions)

@@ -77,7 +77,7 @@ def look(g: Groma, v: View, nouns: Nouns) -> Seen:
     states = encoder(to_input(v.pixels[None].to(token.device)).to(token.dtype))[-PROPOSER_STATES:]
     out = g.perceiver.propose([s.float() for s in states])
     found, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
-    found = found[nms(boxes.corners(found), score, 0.6, 0.0, MOST_PROPOSALS)]
+    found = found[nms(boxes.corners(found), score, g.c.nms_thres, 0.0, MOST_PROPOSALS)]
     regions = torch.cat([found, proposer.jitter(v.boxes, 0.06)])
     levels = len(g.c.region.level_scales)
     scene, owner = scene_of(v, regions, ())

@@ -206,7 +206,7 @@ def test_annotated_boxes_are_never_crowded_out():
              torch.zeros(0, 4))
     grid = torch.stack(torch.meshgrid(torch.linspace(0.05, 0.85, 10), torch.linspace(0.05, 0.85, 10), indexing="ij"), -1)
     proposed = torch.cat([grid.reshape(-1, 2), torch.full((100, 2), 0.05)], 1)
-    kept = choose_regions(proposed, torch.linspace(1, 0.5, 100), v, 100, random.Random(0))
+    kept = choose_regions(proposed, torch.linspace(1, 0.5, 100), v, 100, 0.6, random.Random(0))
     assert boxes.iou_matrix(boxes.corners(v.boxes), boxes.corners(kept)).max() > 0.5
 
 
