@@ -25,7 +25,7 @@ from groma_training.views import View, normalised, seen_boxes, to_input
 from groma_training.vocabulary import SYNONYMS, category_of
 
 INDEX_WEIGHT = 5.0  # index tokens carry the answer; words around them are easy
-SURE, DOUBTFUL = 0.3, 0.15  # beliefs from which on a region shows a thing, or may show it
+SURE = 0.2  # belief from which on a region shows a thing
 CITED = 0.5  # belief from which on a caption cites a region
 ABSENT = 0.02  # what no region shows more surely is not there
 AS_SURE = 0.7  # of the surest region's belief: regions that show a thing about as surely
@@ -164,8 +164,9 @@ def choose_regions(proposed: Tensor, scores: Tensor, v: View, budget: int, nms_t
 
 def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns, wordings: Wordings) -> Scene:
     """``scene_of``'s scene as the region encoder sees it (regions [R,4] in the order of their scores; beliefs [R,C+1],
-    ``Nouns.beliefs``): what a region surely shows is there, whatever the annotation says, and what one may show is there
-    without a region, so that nobody asks for all of it.  Of regions that show one thing the best scored is named.
+    ``Nouns.beliefs``): what a region shows is there, whatever the annotation says, and nobody asks for all of what one
+    hardly shows.  A region may show two kinds; it is called by the likelier.  Of regions that show one thing the best scored
+    is named.
 
     An answer then follows from the tokens alone.  Annotations can't be read off tokens that are wrong; a decoder taught by
     them learns to guess.  Who refers to a thing means one that is there: a phrase asks for the best scored of the regions
@@ -173,19 +174,18 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
     Captions cite what is surer than that: of the regions of kinds that a human caption names 0.61 are right, of the first three
     a kind 0.66, of the first 0.74 (109 held-out photos).
     """
-    labels, where, shown, sought, absent, mentions = [], [], [], [], [], {}
-    surely, named = beliefs.max(1)
+    labels, where, shown, named, sought, absent, mentions = [], [], [], [], [], [], {}
+    likeliest = beliefs.argmax(1)
     corners = boxes.corners(regions)
     for c, name in enumerate(nouns.names):
         own = beliefs[:, c]
-        sure = (named == c) & (surely >= SURE)
-        # The sure ones first: what may be the same thing as one of them is no other.
-        may = torch.cat([sure.nonzero()[:, 0], ((own >= DOUBTFUL) & ~sure).nonzero()[:, 0]])
-        for r in may[nms(corners[may], torch.zeros(len(may)), SAME, 0.0, 0)].tolist():
+        sure = (own >= SURE).nonzero()[:, 0]
+        for r in sure[nms(corners[sure], torch.zeros(len(sure)), SAME, 0.0, 0)].tolist():
             labels.append(name)
             where.append(tuple(regions[r].tolist()))
-            shown.append(r if sure[r] else None)
-            if sure[r] and own[r] >= CITED:
+            shown.append(r)
+            named.append(bool(likeliest[r] == c))
+            if own[r] >= CITED:
                 mentions.setdefault(name, []).append(r)
         if own.max() >= ABSENT:
             sought.append((wordings.of(name), _best_showing(own)))
@@ -196,7 +196,7 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
         c = nouns.index.get(category_of(text, nouns.index.keys()))
         if c is not None and beliefs[r, c] >= max(ABSENT, AS_SURE * float(beliefs[:, c].max())):
             phrases.append((text, r))
-    return Scene(labels, where, shown, scene.captions, phrases, sought, mentions, absent, scene.mirrored)
+    return Scene(labels, where, shown, scene.captions, phrases, sought, mentions, named, absent, scene.mirrored)
 
 
 def _best_showing(beliefs: Tensor) -> int:

@@ -59,6 +59,7 @@ class Scene:
     phrases: list[tuple[str, int]] = field(default_factory=list)  # a text and the region it means
     sought: list[tuple[str, int]] = field(default_factory=list)  # phrases to ask for, not to say: they fit in kind alone
     mentions: dict[str, list[int]] | None = None  # a kind's regions for captions, best scored first; None: as annotated
+    named: list[bool] | None = None  # whether one would call an object's region by its label; None: all
     vocabulary: Sequence[str] = ()
     mirrored: bool = False  # left and right in captions and phrases are then wrong
 
@@ -229,7 +230,7 @@ def questions(scene: Scene, count: int, rng: random.Random) -> list[Exchange]:
     pool: list[Exchange | None] = []
     for label in dict.fromkeys(scene.labels):
         pool += [find_all(scene, label, rng), find_one(scene, label, rng)]
-        which = [i for i in scene.of(label) if scene.regions[i] is not None]
+        which = [i for i in scene.of(label) if scene.regions[i] is not None and (scene.named is None or scene.named[i])]
         if which:
             pool.append(describe(scene, rng, which=rng.choice(which)))
     pool += [refer(scene, rng) for _ in scene.phrases + scene.sought]

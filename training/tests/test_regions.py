@@ -74,19 +74,22 @@ def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
     nouns = toy_nouns(toy_config, toy_tokenizer)
     d, c = nouns.index["dog"], nouns.index["cat"]
     beliefs = torch.zeros(4, 3)
-    beliefs[0, d], beliefs[1, d], beliefs[1, 2], beliefs[2, 2], beliefs[3, c], beliefs[3, d] = 0.9, 0.2, 0.7, 1.0, 0.95, 0.05
+    beliefs[0, d], beliefs[1, d], beliefs[1, 2], beliefs[2, 2], beliefs[3, c], beliefs[3, d] = 0.9, 0.25, 0.7, 1.0, 0.95, 0.05
     told = Scene(["dog"], [(0.5, 0.5, 0.1, 0.1)], [3], ["A dog."], [("the old dog", 3), ("a dog", 0), ("a dog", 1)])
     wordings = Wordings([], nouns.names, random.Random(0))
     boxes = torch.arange(16).reshape(4, 4) / 20
     shown = scene_as_shown(told, boxes, beliefs, nouns, wordings)
-    assert sorted(zip(shown.labels, map(str, shown.regions), strict=True)) == [("cat", "3"), ("dog", "0"), ("dog", "None")]
+    assert sorted(zip(shown.labels, map(str, shown.regions), strict=True)) == [("cat", "3"), ("dog", "0"), ("dog", "1")]
+    assert dict(zip(shown.regions, shown.named, strict=True)) == {0: True, 1: False, 3: True}
+    said = {e.refer: e.answer for i in range(20) for e in templates.questions(shown, 30, random.Random(i)) if e.kind == "say"}
+    assert said == {0: "Dog.", 3: "Cat."}, "what more likely shows nothing is not called a dog"
     assert shown.phrases == [("a dog", 0)], "the others can't be read off their tokens"
     assert {(category_of(text, {"dog", "cat"}), r) for text, r in shown.sought} == {("dog", 0), ("cat", 3)}
-    assert templates.find_all(shown, "dog", random.Random(0)) is None, "one of two dogs is doubtful"
+    assert templates.find_all(shown, "dog", random.Random(0)).answer == "<roi><r0><r1></roi>"
     assert templates.find_one(shown, "cat", random.Random(0)).answer == "<roi><r3></roi>"
     assert templates.find_none(shown, random.Random(0)) is None, "all kinds may be there"
     assert shown.captions == told.captions and shown.mentions == {"dog": [0], "cat": [3]}
-    # Another region of the same dog is no second dog, and a doubtful one is no doubt.
+    # Another region of the same dog is no second dog.
     boxes[1] = boxes[0] + 0.001
     again = scene_as_shown(told, boxes, beliefs, nouns, wordings)
     assert sorted(again.labels) == ["cat", "dog"]
