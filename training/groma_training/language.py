@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from groma_training import boxes, proposer
 from groma_training.data.photo import Photo
 from groma_training.dialogue import Packed
-from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Groma
 from groma_training.model.select import nms
 from groma_training.nouns import Nouns
@@ -76,14 +75,7 @@ class Speaker(nn.Module):
     @torch.no_grad()
     def beliefs(self, states: list[Tensor], regions: Tensor) -> Tensor:
         """What the region encoder takes a photo's regions [R,4] for; states: the last ones [1+N,D] -> [R,C+1]."""
-        return self.nouns.beliefs(self.shown([t[None] for t in states], [regions])).cpu()
-
-    def shown(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
-        """What the region encoder says that regions show: states [B,1+N,D], the last ones; B x [R,4] -> [sum R,H]."""
-        encoder, side = self.groma.region_encoder, self.groma.side
-        weight = encoder.roi_align.updims.weight
-        last = [patch_map(s.float(), side) for s in states[-len(self.groma.c.region.level_scales) :]]
-        return F.linear(encoder.flat(last, [r.to(weight.device) for r in regions]).float(), weight.float())
+        return self.nouns.beliefs(self.groma.regions_show([t[None] for t in states], [regions])).cpu()
 
     def regions(self, samples: Sequence[Sample], states: list[Tensor] | None) -> tuple[list[Tensor], Tensor | None]:
         """Region tokens per sample, and what the encoder says photos' regions show [sum R,H]."""
@@ -92,7 +84,7 @@ class Speaker(nn.Module):
         photos = [s for s in samples if s.pixels is not None]
         real = None
         if photos:
-            real = self.shown(states, [s.regions for s in photos])
+            real = self.groma.regions_show(states, [s.regions for s in photos])
         out, start = [], 0
         for s in samples:
             where = roi.updims(roi.position(s.regions.to(device))).float()

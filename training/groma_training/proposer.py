@@ -96,10 +96,8 @@ class Stage1(nn.Module):
             return [*frozen[:-1], *encoder.top(frozen[-1], self.cut)]
 
     def shows(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
-        """What regions show, in the decoder's input space less its centre: [sum R,H]."""
-        maps = [patch_map(s, self.side).float() for s in states[-self.levels :]]
-        flat = self.region_encoder.flat(maps, regions)
-        return F.linear(flat.float(), self.region_encoder.roi_align.updims.weight)
+        """``RegionEncoder.shows``, [sum R,H]."""
+        return self.region_encoder.shows([patch_map(s, self.side).float() for s in states[-self.levels :]], regions)
 
     @torch.no_grad()
     def best(self, out: Proposals, views: int, most: int) -> list[Tensor]:

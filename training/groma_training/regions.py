@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groma_training import align, boxes, proposer
@@ -64,9 +63,8 @@ class Shows(nn.Module):
             module.requires_grad_(False)
 
     def forward(self, states: Tensor, regions: list[Tensor]) -> Tensor:
-        """states [L,B,1+N,D] -> what the regions show, in the decoder's input space less its centre, [sum R,H]."""
-        flat = self.region_encoder.flat([patch_map(s.float(), self.side) for s in states], regions)
-        return F.linear(flat, self.region_encoder.roi_align.updims.weight)
+        """states [L,B,1+N,D] -> ``RegionEncoder.shows``, [sum R,H]."""
+        return self.region_encoder.shows([patch_map(s.float(), self.side) for s in states], regions)
 
 
 @torch.no_grad()

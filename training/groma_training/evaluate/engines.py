@@ -122,8 +122,7 @@ class TorchEngine:
     @torch.no_grad()
     def shown(self, photo: Photo, centre: Tensor) -> Tensor:
         """What boxes [R,4] in centre form show, without where they lie: [R,H], in the decoder's input space less its centre."""
-        roi, centre = self.model.region_encoder.roi_align, centre.to(self.device)
-        return (self.model.region_tokens(self.look(photo).states, [centre]) - roi.updims(roi.position(centre))).cpu()
+        return self.model.regions_show(self.look(photo).states, [centre]).cpu()
 
     @torch.no_grad()
     def embeds(self, photo: Photo, exchange: Exchange, kept: Tensor, match: Tensor) -> tuple[Tensor, list[int]]:

@@ -100,11 +100,14 @@ class RegionEncoder(nn.Module):
 
     def forward(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """states: the last ones as maps [B,D,h,w], boxes B x [R,4] centre form -> tokens [sum R,H]."""
-        flat = self.flat(states, boxes)
-        return self.roi_align.updims(flat + self.roi_align.position(torch.cat(boxes)))
+        return self.roi_align.updims(self._flat(states, boxes) + self.roi_align.position(torch.cat(boxes)))
 
-    def flat(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """What a region shows, without where it lies: [sum R,hidden]."""
+    def shows(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        """What regions show, without where they lie, in the decoder's input space less its centre: f32 [sum R,H]."""
+        weight = self.roi_align.updims.weight
+        return F.linear(self._flat(states, [b.to(weight.device) for b in boxes]).float(), weight.float())
+
+    def _flat(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
         return self.roi_align.flatten_linear(self.roi_align.read(self.mlvl_fuse(states), boxes))
 
 
