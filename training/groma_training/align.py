@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from groma_training import bases, boxes, proposer, scenes, templates, whiten
+from groma_training import bases, proposer, scenes, templates, whiten
 from groma_training.config import GromaConfig
 from groma_training.data.labels import label_sets
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.dialogue import Writer, pack
-from groma_training.language import Sample, Speaker, Wordings, choose_regions, scene_as_shown, scene_of
+from groma_training.language import MOST_REGIONS, Sample, Speaker, Wordings, choose_regions, scene_as_shown, scene_of
 from groma_training.model.groma import PROPOSER_STATES, Groma
-from groma_training.model.select import nms
+from groma_training.model.select import select
 from groma_training.nouns import Nouns
 from groma_training.run import Run, Schedule, half_context, half_type, plan, process_count, start_torch
 from groma_training.settings import Settings, stage_command
@@ -112,12 +112,14 @@ class Material:
 
     @torch.no_grad()
     def _proposals(self, states: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best 100 boxes [N,4] after NMS, and their scores."""
+        """The regions [N,4] of an answer, up to as many as there are index tokens, and their scores: a decoder that has met
+        more of them than an answer has goes on listing where there is nothing more."""
         with half_context(states[0].device):
             out = self.speaker.groma.perceiver.propose([t[None].float() for t in states])
         box, score = out.boxes[0].float().cpu(), out.scores[0].float().cpu()
-        keep = nms(boxes.corners(box), score, self.speaker.groma.c.nms_thres, 0.0, 100)
-        return box[keep], score[keep]
+        c = self.speaker.groma.c
+        keep, kept, _ = select(box, score, box[:0], nms_thres=c.nms_thres, score_thres=c.box_score_thres, most=MOST_REGIONS)
+        return kept, score[keep]
 
     def adapt(self, right: float) -> None:
         """Scenes grow while single lookups come out right and shrink while they do not: few regions are learnt long

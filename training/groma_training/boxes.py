@@ -22,13 +22,22 @@ def area(b: Tensor) -> Tensor:
     return (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
 
 
-def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """Corners [N,4] x [M,4] -> [N,M]."""
+def _intersections(a: Tensor, b: Tensor) -> Tensor:
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     size = (high - low).clamp(min=0)
-    inter = size[..., 0] * size[..., 1]
+    return size[..., 0] * size[..., 1]
+
+
+def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Corners [N,4] x [M,4] -> [N,M]."""
+    inter = _intersections(a, b)
     return inter / (area(a)[:, None] + area(b)[None] - inter)
+
+
+def part_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Corners [N,4] x [M,4] -> [N,M]: the share of the smaller box that lies in the larger one."""
+    return _intersections(a, b) / torch.minimum(area(a)[:, None], area(b)[None])
 
 
 def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

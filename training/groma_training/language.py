@@ -28,7 +28,7 @@ SURE = 0.2  # belief from which on a region shows a thing
 CITED = 0.5  # belief from which on a caption cites a region
 ABSENT = 0.02  # what no region shows more surely is not there
 AS_SURE = 0.7  # of the surest region's belief: regions that show a thing about as surely
-SAME = 0.4  # regions that overlap so much and show one kind show one thing
+SAME, PART = 0.4, 0.85  # regions of one kind that overlap so much, or lie in each other by so much, show one thing
 PLACES = re.compile(r"\b(left|right|middle|centre|center|top|bottom|upper|lower|front|back|far|near|closest|\w+est|big|bigger"
                     r"|large|larger|small|smaller|little|two|three|four|both|people)\b", re.IGNORECASE)
 MOST_REGIONS = 100  # there are index tokens for so many
@@ -172,7 +172,7 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
     for c, name in enumerate(nouns.names):
         own = beliefs[:, c]
         sure = (own >= SURE).nonzero()[:, 0]
-        for r in sure[nms(corners[sure], torch.zeros(len(sure)), SAME, 0.0, 0)].tolist():
+        for r in sure[_one_a_thing(corners[sure])].tolist():
             labels.append(name)
             where.append(tuple(regions[r].tolist()))
             shown.append(r)
@@ -189,6 +189,17 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
         if c is not None and beliefs[r, c] >= max(ABSENT, AS_SURE * float(beliefs[:, c].max())):
             phrases.append((text, r))
     return Scene(labels, where, shown, scene.captions, phrases, sought, mentions, named, absent, scene.mirrored)
+
+
+def _one_a_thing(corners: Tensor) -> list[int]:
+    """Of regions [N,4] of one kind, best scored first, the first that shows each thing: a part of a thing is the thing."""
+    kept: list[int] = []
+    if len(corners):
+        same = (boxes.iou_matrix(corners, corners) >= SAME) | (boxes.part_matrix(corners, corners) >= PART)
+        for i in range(len(corners)):
+            if not same[i, kept].any():
+                kept.append(i)
+    return kept
 
 
 def _best_showing(beliefs: Tensor) -> int:

@@ -20,6 +20,13 @@ def test_forms_are_inverse():
     assert torch.allclose(boxes.centres(boxes.corners(b)), b, atol=1e-6)
 
 
+def test_a_part_lies_in_its_whole_whichever_comes_first():
+    whole, half, beside = (torch.tensor([b]) for b in ([0.0, 0.0, 0.4, 0.4], [0.2, 0.0, 0.6, 0.2], [0.5, 0.5, 0.7, 0.7]))
+    inside = torch.tensor([[0.1, 0.1, 0.2, 0.2]])
+    assert torch.allclose(boxes.part_matrix(whole, torch.cat([inside, half, beside])), torch.tensor([[1.0, 0.5, 0.0]]))
+    assert torch.allclose(boxes.part_matrix(torch.cat([inside, half]), whole), torch.tensor([[1.0], [0.5]]))
+
+
 def test_flip_twice_is_nothing():
     b = torch.rand(20, 4)
     assert torch.allclose(boxes.flip(boxes.flip(b)), b)

@@ -94,6 +94,9 @@ def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
     again = scene_as_shown(told, boxes, beliefs, nouns, wordings)
     assert sorted(again.labels) == ["cat", "dog"]
     assert templates.find_all(again, "dog", random.Random(0)).answer == "<roi><r0></roi>"
+    # Nor is a part of it, however little both overlap.
+    boxes[1] = torch.cat([boxes[0, :2], boxes[0, 2:] / 3])
+    assert scene_as_shown(told, boxes, beliefs, nouns, wordings).regions_of("dog") == [0]
     # Unsure of all, the decoder still looks for what somebody refers to: the best scored of those that are about as sure.
     beliefs[:, c], beliefs[:, d] = torch.tensor([0.01, 0.05, 0.06, 0.01]), 0.0
     unsure = scene_as_shown(told, boxes, beliefs, nouns, wordings)
