@@ -50,9 +50,6 @@ def spoken_turns(v: View, regions: torch.Tensor) -> list[Exchange]:
         return []
     names = []
     for turn in v.photo.turns:
-        if not turn.boxes:
-            names.append([])
-            continue
         rows, visible = seen_boxes(normalised(v.photo, turn.boxes), v.window, v.flipped)
         shown = iter(shown_by(rows, regions))
         names.append([next(shown) if seen else None for seen in visible.tolist()])

@@ -24,7 +24,6 @@ from groma_training.config import GromaConfig
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.detection_loss import Truth, Weights, outside_crowds, proposal_loss
-from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Perceiver
 from groma_training.model.proposer import Proposals
 from groma_training.model.region_encoder import RegionEncoder
@@ -70,8 +69,7 @@ class Stage1(nn.Module):
         self.region_encoder = RegionEncoder(c.region, c.vision.hidden_size, c.llm.hidden_size)
         self.patch_norm = nn.LayerNorm(c.vision.hidden_size)
         self.patch_head = nn.Linear(c.vision.hidden_size, len(nouns.names) + 1)
-        self.nouns, self.cut, self.levels = nouns, encoder_from, len(c.region.level_scales)
-        self.side, self.nms_thres = c.side, c.nms_thres
+        self.nouns, self.cut, self.nms_thres = nouns, encoder_from, c.nms_thres
         self.perceiver.vis_encoder.load_state_dict(bases.encoder_of(encoder_base), strict=False)
         self.perceiver.vis_encoder.freeze(encoder_from)
         roi = self.region_encoder.roi_align
@@ -95,10 +93,6 @@ class Stage1(nn.Module):
         with half_context(pixels.device):
             return [*frozen[:-1], *encoder.top(frozen[-1], self.cut)]
 
-    def shows(self, states: list[Tensor], regions: list[Tensor]) -> Tensor:
-        """``RegionEncoder.shows``, [sum R,H]."""
-        return self.region_encoder.shows([patch_map(s, self.side).float() for s in states[-self.levels :]], regions)
-
     @torch.no_grad()
     def best(self, out: Proposals, views: int, most: int) -> list[Tensor]:
         """The first views' best proposals after NMS, at most so many of each: regions as the language model will meet them."""
@@ -116,7 +110,7 @@ class Stage1(nn.Module):
         seen = self.perceiver.seen(states)
         out = self.perceiver.propose_from(seen if kept is None else torch.cat([seen, kept.to(seen)]))
         found = self.best(out, len(pixels), most)
-        shown = self.shows(states, [torch.cat(pair) for pair in zip(regions, found, strict=True)])
+        shown = self.region_encoder.shows(states, [torch.cat(pair) for pair in zip(regions, found, strict=True)])
         return out, found, shown, patches.float(), seen.detach()
 
 

@@ -22,7 +22,6 @@ from groma_training.config import GromaConfig
 from groma_training.data.mix import endless
 from groma_training.data.photo import Photo, PhotoStore, read_jsonl
 from groma_training.language import scene_of
-from groma_training.model.encoder import patch_map
 from groma_training.model.groma import PROPOSER_STATES, Groma
 from groma_training.model.region_encoder import RegionEncoder
 from groma_training.model.select import nms
@@ -56,15 +55,15 @@ class Seen:
 class Shows(nn.Module):
     """The region encoder alone, under its official name."""
 
-    def __init__(self, encoder: RegionEncoder, side: int) -> None:
+    def __init__(self, encoder: RegionEncoder) -> None:
         super().__init__()
-        self.region_encoder, self.side = encoder, side
+        self.region_encoder = encoder
         for module in (encoder.roi_align.updims, encoder.roi_align.pos_embedd):  # theirs is the language model's space
             module.requires_grad_(False)
 
     def forward(self, states: Tensor, regions: list[Tensor]) -> Tensor:
         """states [L,B,1+N,D] -> ``RegionEncoder.shows``, [sum R,H]."""
-        return self.region_encoder.shows([patch_map(s.float(), self.side) for s in states], regions)
+        return self.region_encoder.shows(list(states), regions)
 
 
 @torch.no_grad()
@@ -92,7 +91,7 @@ def main() -> None:
 def train(folder: Path, photos: list[Photo], s: Settings) -> None:
     speaker, _, nouns = align.build(s, photos)
     g, c = speaker.groma.requires_grad_(False), GromaConfig.load(s.model)
-    model = Shows(g.region_encoder.requires_grad_(True), g.side)
+    model = Shows(g.region_encoder.requires_grad_(True))
     steps, accumulate = plan(s.steps, s.epochs, len(photos), s.global_batch, s.batch, process_count(), s.accumulate)
     run = Run(folder, model, [{"params": [p for p in model.parameters() if p.requires_grad], "lr": s.lr}],
               Schedule(steps, s.warmup), seed=s.seed, average=s.average, save_minutes=s.save_minutes, accumulate=accumulate)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from groma_training.config import GromaConfig
 from groma_training.data.photo import Photo, PhotoStore
 from groma_training.model.bridge import merge_cells
-from groma_training.model.encoder import patch_map
 from groma_training.model.groma import Groma
 from groma_training.views import to_input, view
 
@@ -129,7 +128,7 @@ def ridge_start(model: nn.Module, batches: list, strength: float = 0.3) -> float
     ridge, reads, labels = Ridge(*roi.flatten_linear.weight.shape[::-1], device), [], []
     for batch, share in batches:
         states = model.states(batch.pixels.to(device))
-        maps = model.region_encoder.mlvl_fuse([patch_map(s, model.side).float() for s in states[-model.levels :]])
+        maps = model.region_encoder.mlvl_fuse(model.region_encoder.maps(states))
         label, share = batch.labels.to(device), share.to(device)
         known = label >= 0
         keep = known | (label == NOTHING)

@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from groma_training import preprocess
-from groma_training.model.encoder import patch_map
 from groma_training.model.groma import load_groma
 from groma_training.model.select import seeded_order, select
 from groma_training.tokens import IGNORE, SpecialIds, expand
@@ -71,7 +70,7 @@ class Golden:
         for name, value in (("boxes", out.boxes), ("scores", out.scores), ("logit_coco", last.coco), ("logit_sa1b", last.sa1b)):
             self.check(f"{key}/det.{name}", value[0])
         fuse = m.region_encoder.mlvl_fuse
-        maps = [patch_map(s, m.side) for s in states[-len(c.region.level_scales) :]]
+        maps = m.region_encoder.maps(states)
         for i, fmap in enumerate(fuse.project(maps)):
             self.check(f"{key}/reg.in{i}", fmap[0])
         for i, fmap in enumerate(fuse(maps)):

@@ -44,7 +44,7 @@ def test_nothing_is_a_kind_of_its_own(toy_config, toy_tokenizer):
 
 def test_a_view_is_learnt_by_heart_from_its_own_proposals(toy_config, toy_tokenizer, tmp_path):
     nouns, g = toy_nouns(toy_config, toy_tokenizer), Groma(toy_config).requires_grad_(False)
-    model = regions.Shows(g.region_encoder.requires_grad_(True), g.side)
+    model = regions.Shows(g.region_encoder.requires_grad_(True))
     kept = {n: p.clone() for n, p in g.named_parameters() if not p.requires_grad}
     seen = regions.look(g, toy_view(), nouns)
     assert (seen.labels >= 0).sum() >= 2 and (seen.labels == NOTHING).sum() > 0

@@ -232,7 +232,7 @@ def test_a_views_own_proposals_are_regions_too(toy_config, toy_tokenizer):
     g, stage = Groma(toy_config), Stage1.__new__(Stage1)
     nn.Module.__init__(stage)
     stage.perceiver, stage.region_encoder, stage.nouns, stage.cut = g.perceiver, g.region_encoder, nouns, 0
-    stage.side, stage.nms_thres, stage.levels = g.side, 0.6, len(toy_config.region.level_scales)
+    stage.nms_thres = 0.6
     width = toy_config.vision.hidden_size
     stage.patch_norm, stage.patch_head = nn.LayerNorm(width), nn.Linear(width, 3)
     photo = Photo("a", "", 64, 64, [Object((8, 8, 32, 32), "cat")], exhaustive=True, label_set="coco-80")

@@ -97,14 +97,11 @@ class Groma(nn.Module):
 
     def region_tokens(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """Boxes B x [R,4] in centre form -> tokens [sum R,H]."""
-        return self.region_encoder(self._region_maps(states), boxes)
+        return self.region_encoder(states, boxes)
 
     def regions_show(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """``RegionEncoder.shows`` of boxes B x [R,4]: [sum R,H]."""
-        return self.region_encoder.shows(self._region_maps(states), boxes)
-
-    def _region_maps(self, states: list[Tensor]) -> list[Tensor]:
-        return [patch_map(s.float(), self.side) for s in states[-len(self.c.region.level_scales) :]]
+        return self.region_encoder.shows(states, boxes)
 
     def embed(self, ids: Tensor) -> Tensor:
         """[T] -> [T,H]; ids beyond the base vocabulary read the new tokens' own table."""

@@ -6,6 +6,8 @@ Two oddities are upstream's and reproduced: boxes are multiplied by 448 whatever
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torchvision.ops import roi_align
 
 from groma_training.boxes import corners
 from groma_training.config import RegionConfig
+from groma_training.model.encoder import patch_map
 
 ROI_CANVAS = 448.0
 ROI_SAMPLES = 2
@@ -98,8 +101,13 @@ class RegionEncoder(nn.Module):
         self.mlvl_fuse = MultiLevelFuse(c, width)
         self.roi_align = RoiAlign(c, width, out)
 
+    def maps(self, states: list[Tensor]) -> list[Tensor]:
+        """The encoder's states [B,1+N,D], at least as many of the last as there are levels -> those levels' maps."""
+        last = states[-len(self.mlvl_fuse.scales) :]
+        return [patch_map(s.float(), isqrt(s.shape[1] - 1)) for s in last]
+
     def forward(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """states: the last ones as maps [B,D,h,w], boxes B x [R,4] centre form -> tokens [sum R,H]."""
+        """states as for ``maps``, boxes B x [R,4] centre form -> tokens [sum R,H]."""
         return self.roi_align.updims(self._flat(states, boxes) + self.roi_align.position(torch.cat(boxes)))
 
     def shows(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
@@ -108,7 +116,7 @@ class RegionEncoder(nn.Module):
         return F.linear(self._flat(states, [b.to(weight.device) for b in boxes]).float(), weight.float())
 
     def _flat(self, states: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        return self.roi_align.flatten_linear(self.roi_align.read(self.mlvl_fuse(states), boxes))
+        return self.roi_align.flatten_linear(self.roi_align.read(self.mlvl_fuse(self.maps(states)), boxes))
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
