@@ -25,7 +25,7 @@ from groma_training.vocabulary import SYNONYMS, category_of
 
 INDEX_WEIGHT = 5.0  # index tokens carry the answer; words around them are easy
 SURE = 0.2  # belief from which on a region shows a thing
-CITED = 0.5  # belief from which on a caption cites a region
+CITED = 0.8  # belief from which on a caption cites a region
 ABSENT = 0.02  # what no region shows more surely is not there
 AS_SURE = 0.7  # of the surest region's belief: regions that show a thing about as surely
 SAME, PART = 0.4, 0.85  # regions of one kind that overlap so much, or lie in each other by so much, show one thing
@@ -163,9 +163,10 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
     An answer then follows from the tokens alone.  Annotations can't be read off tokens that are wrong; a decoder taught by
     them learns to guess.  Who refers to a thing means one that is there: a phrase asks for the best scored of the regions
     that show its kind about as surely as any, however sure that is.  Annotated phrases stay where they mean such a region.
-    Captions cite what is surer than that, and few of a kind: what that gains stands in ``training/README.md``.
+    Captions name and cite what is surer than that, the best scored first: figures stand in ``training/README.md``.
     """
-    labels, where, shown, named, sought, absent, mentions = [], [], [], [], [], [], {}
+    labels, where, shown, named, sought, absent = [], [], [], [], [], []
+    mentions: dict[str, list[int]] = {name: [] for name in nouns.names}
     likeliest = beliefs.argmax(1)
     corners = boxes.corners(regions)
     for c, name in enumerate(nouns.names):
@@ -177,7 +178,7 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
             shown.append(r)
             named.append(bool(likeliest[r] == c))
             if own[r] >= CITED:
-                mentions.setdefault(name, []).append(r)
+                mentions[name].append(r)
         if own.max() >= ABSENT:
             sought.append((wordings.of(name), _best_showing(own)))
         else:
@@ -187,6 +188,7 @@ def scene_as_shown(scene: Scene, regions: Tensor, beliefs: Tensor, nouns: Nouns,
         c = nouns.index.get(category_of(text, nouns.index.keys()))
         if c is not None and beliefs[r, c] >= max(ABSENT, AS_SURE * float(beliefs[:, c].max())):
             phrases.append((text, r))
+    mentions = dict(sorted(mentions.items(), key=lambda kind: kind[1][:1]))
     return Scene(labels, where, shown, scene.captions, phrases, sought, mentions, named, absent, scene.mirrored)
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groma_training.templates import Scene, listed
-from groma_training.vocabulary import COLOURS, NOUNS, plural
+from groma_training.templates import Scene, listed_kinds
+from groma_training.vocabulary import COLOURS, NOUNS
 
 COLOUR_SHARE, COLOUR_STRENGTH = 0.4, 0.6
-NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 @dataclass
@@ -30,14 +29,8 @@ class MadeUp:
 
     def scene(self, absent: tuple[str, ...]) -> Scene:
         """For ``templates.questions``: every object is its own region."""
-        return Scene(self.names, self.boxes, list(range(len(self.names))), captions=[self.caption()],
+        return Scene(self.names, self.boxes, list(range(len(self.names))), captions=[listed_kinds(Counter(self.names))],
                      phrases=self.phrases(), vocabulary=absent)
-
-    def caption(self) -> str:
-        """"A dog, two cars and many people." over a few of the kinds."""
-        some = list(Counter(self.names).items())[:3]
-        text = listed([f"{NUMBERS.get(n, 'many')} {plural(name) if n > 1 else name}" for name, n in some])
-        return text[:1].upper() + text[1:] + "."
 
     def phrases(self) -> list[tuple[str, int]]:
         """"the red car", where that is said of one region only."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from groma_training.data.photo import Turn
@@ -30,6 +30,7 @@ COVERED = 0.7  # a "find all" is only asked where at least this share of the obj
 MOST_LISTED = 14
 LONG = 3  # words from which on a phrase is a description
 MOST_SOUGHT = 8  # things of one question
+MOST_KINDS = 3  # of a list that stands for a caption
 MOST_CITED = 3  # regions of a caption's mention where they may be wrong: the surest are few, and find-all lists all
 CLEARLY = 0.08  # how far apart centres must lie before "left" or "right" is said
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
@@ -58,7 +59,7 @@ class Scene:
     captions: list[str] = field(default_factory=list)
     phrases: list[tuple[str, int]] = field(default_factory=list)  # a text and the region it means
     sought: list[tuple[str, int]] = field(default_factory=list)  # phrases to ask for, not to say: they fit in kind alone
-    mentions: dict[str, list[int]] | None = None  # a kind's regions for captions, best scored first; None: as annotated
+    mentions: dict[str, list[int]] | None = None  # regions that surely show a kind, best scored first; None: as annotated
     named: list[bool] | None = None  # whether one would call an object's region by its label; None: all
     vocabulary: Sequence[str] = ()
     mirrored: bool = False  # left and right in captions and phrases are then wrong
@@ -186,20 +187,45 @@ def describe_phrase(said: tuple[str, int], rng: random.Random) -> Exchange:
 
 
 def summarise(scene: Scene, rng: random.Random, most: int = 260) -> Exchange | None:
-    """A human caption with its mentions of annotated things tied to their regions."""
-    if not scene.captions:
-        return None
-    text = rng.choice(scene.captions).strip()
-    if scene.mirrored and SIDES.search(text):
-        return None
-    known = scene.mentions
-    if known is None:  # a kind of which some have no region is not tied: its mention might mean those
+    """A human caption with its mentions of annotated things tied to their regions, or what follows from the regions."""
+    captions = [c.strip() for c in scene.captions if len(c) <= most and not (scene.mirrored and SIDES.search(c))]
+    if scene.mentions is None:
         known = {label: scene.regions_of(label) for label in set(scene.labels)}
-        known = {k: v for k, v in known.items() if len(v) == len(scene.of(k))}
-    text, count = ground_caption(text, known, best_first=scene.mentions is not None)
-    if not count or len(text) > most:
-        return None
-    return Exchange(GROUNDING + _pick(SUMMARISE, rng), text, "tell", weight=3)
+        known = {k: v for k, v in known.items() if len(v) == len(scene.of(k))}  # or its mention might mean one without a region
+        tied, count = ground_caption(rng.choice(captions), known) if captions else ("", 0)
+        text = tied if count else None
+    else:
+        text = _surely_shown(captions, scene.mentions, rng)
+    return Exchange(GROUNDING + _pick(SUMMARISE, rng), text, "tell", weight=3) if text else None
+
+
+def _surely_shown(captions: Sequence[str], mentions: dict[str, list[int]], rng: random.Random) -> str | None:
+    """A human caption that names only kinds of things that regions surely show, and one of them at least; where nobody wrote
+    one a plain list of those kinds.  Where regions are sure of nothing any caption, without regions."""
+    sure = {k: v for k, v in mentions.items() if v}
+    if not sure:
+        return rng.choice(captions) if captions else None
+    unsure = {k: [0] for k, v in mentions.items() if not v}
+    fit = [c for c in captions if _names(c, sure) and not _names(c, unsure)]
+    text = rng.choice(fit) if fit else listed_kinds({k: len(v) for k, v in sure.items()})
+    return ground_caption(text, sure, best_first=True)[0]
+
+
+def _names(text: str, kinds: dict[str, list[int]]) -> bool:
+    return ground_caption(text, kinds, best_first=True)[1] > 0
+
+
+def listed_kinds(counts: Mapping[str, int]) -> str:
+    """"A dog, two cars and many people." over the first of the kinds."""
+    some = [_counted(name, n) for name, n in list(counts.items())[:MOST_KINDS]]
+    text = listed(some)
+    return text[:1].upper() + text[1:] + "."
+
+
+def _counted(name: str, n: int) -> str:
+    if n > 1:
+        return f"{NUMBERS.get(n, 'many')} {plural(name)}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def caption(scene: Scene, rng: random.Random) -> Exchange | None:

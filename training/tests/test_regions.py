@@ -88,7 +88,7 @@ def test_a_scene_as_the_region_encoder_sees_it(toy_config, toy_tokenizer):
     assert templates.find_all(shown, "dog", random.Random(0)).answer == "<roi><r0><r1></roi>"
     assert templates.find_one(shown, "cat", random.Random(0)).answer == "<roi><r3></roi>"
     assert templates.find_none(shown, random.Random(0)) is None, "all kinds may be there"
-    assert shown.captions == told.captions and shown.mentions == {"dog": [0], "cat": [3]}
+    assert shown.captions == told.captions and list(shown.mentions.items()) == [("dog", [0]), ("cat", [3])]
     # Another region of the same dog is no second dog.
     boxes[1] = boxes[0] + 0.001
     again = scene_as_shown(told, boxes, beliefs, nouns, wordings)

@@ -82,8 +82,20 @@ def test_mentions_of_guessed_regions_cite_the_best():
     said = [templates.ground_caption(t, shown, best_first=True)[0] for t in ("Two dogs see a cat.", "Many dogs.", "Four dogs.")]
     assert said[0] == "<p>Two dogs</p><roi><r1><r4></roi> see <p>a cat</p><roi><r2></roi>."
     assert said[1:] == ["<p>Many dogs</p><roi><r1><r4><r5></roi>.", "<p>Four dogs</p><roi><r1><r4><r5><r9></roi>."]
-    guessed = scene(captions=["A dog sees a cat."], mentions={"cat": [7]})
-    assert templates.summarise(guessed, random.Random(0)).answer == "A dog sees <p>a cat</p><roi><r7></roi>."
+
+
+@pytest.mark.parametrize(("captions", "mentions", "answer"), [
+    (["A dog barks."], {"dog": [2], "cat": [7]}, "<p>A dog</p><roi><r2></roi> barks."),
+    (["A dog sees a cat."], {"cat": [7], "dog": []}, "<p>A cat</p><roi><r7></roi>."),
+    ([], {"cat": [7], "apple": [8, 9], "dog": []}, "<p>A cat</p><roi><r7></roi> and <p>two apples</p><roi><r8><r9></roi>."),
+    (["It rains."], {"cat": [7]}, "<p>A cat</p><roi><r7></roi>."),
+    (["A dog barks."], {"dog": []}, "A dog barks."),
+    ([], {"dog": []}, None),
+])
+def test_captions_name_what_regions_surely_show(captions, mentions, answer):
+    mentions = {**mentions, "cat": mentions.get("cat", [])}
+    told = [templates.summarise(scene(captions=captions, mentions=mentions), random.Random(i)) for i in range(9)]
+    assert {e and e.answer for e in told} == {answer}
 
 
 def test_mirrored_scenes_use_no_human_words_about_sides():
