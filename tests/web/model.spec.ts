@@ -70,25 +70,22 @@ test("answers about a photo and ties phrases to boxes", async () => {
   await page.screenshot({ path: "test-results/groma-s.png" });
 });
 
-/** Presses Stop with the first words of answer number `index` and gives them. A short answer ends within a second, between two looks from outside. */
-function stopAtFirstWords(index: number): Promise<string> {
-  return page.evaluate(
-    (index) =>
-      new Promise<string>((done) => {
-        const shadow = document.querySelector("groma-chat")?.shadowRoot;
-        if (!shadow) throw new Error("no element to watch");
-        const observer = new MutationObserver(() => {
-          const answer = shadow.querySelectorAll<HTMLElement>(".answer")[index];
-          const stop = shadow.querySelector<HTMLButtonElement>("button.stop");
-          if (!stop || !answer?.querySelector(".caret") || answer.innerText.trim() === "") return;
-          observer.disconnect();
-          done(answer.innerText);
-          stop.click();
-        });
-        observer.observe(shadow, { childList: true, characterData: true, subtree: true });
-      }),
+/** Presses Stop with the first words of answer number `index` and gives them. It looks at every frame, from inside: a short answer ends within a second. */
+async function stopAtFirstWords(index: number): Promise<string> {
+  const said = await page.waitForFunction(
+    (index) => {
+      const shadow = document.querySelector("groma-chat")?.shadowRoot;
+      const answer = shadow?.querySelectorAll<HTMLElement>(".answer")[index];
+      const stop = shadow?.querySelector<HTMLButtonElement>("button.stop");
+      if (!stop || !answer?.querySelector(".caret") || answer.innerText.trim() === "") return "";
+      const words = answer.innerText;
+      stop.click();
+      return words;
+    },
     index,
+    { polling: "raf", timeout: 120_000 },
   );
+  return said.jsonValue();
 }
 
 test("stops an answer and goes on with the next", async () => {
